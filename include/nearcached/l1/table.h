@@ -1,0 +1,105 @@
+// The L1 table: replies kept in this worker's memory, under an honest byte budget.
+//
+// A key of the table is (space, key, variant): `space` is the life of one lane (identity, database,
+// epoch: coherence/lane_epoch.h), so another user's or database's reply can never match and dropping
+// a space is O(1): it is simply never asked for again. `variant` is the command and its arguments
+// behind the key. `stamp` is kept for the caller, which compares it (coherence/stamp_table.h); the
+// table never interprets it, except through `is_dead` when it looks for memory.
+// Expiry is exact on read. Every byte counts against the budget: index, headers, keys, values and
+// the allocator's rounding. Not thread-safe: one table per worker. Time is an argument, in ms.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "nearcached/base/bytes.h"
+
+namespace nearcached {
+
+struct L1Key {
+  uint64_t hash;   ///< hash_key(key): of the key alone
+  uint32_t space;
+  uint16_t command;  ///< Command::id
+  Bytes key;
+  Bytes variant;   ///< arguments behind the key, each as u32 length + bytes; empty for GET
+};
+
+struct L1Hit {
+  Bytes reply;          ///< whole RESP3 reply; valid until the next non-const call on the table
+  uint64_t stamp;
+  uint64_t filled_ms;
+  uint64_t expires_ms;
+  bool plain;           ///< the same bytes in RESP2
+  bool negative;        ///< the key did not exist
+};
+
+struct L1Fill {
+  Bytes reply;
+  uint64_t stamp;
+  uint64_t filled_ms;
+  uint64_t expires_ms;  ///< exclusive: at expires_ms it is gone
+  bool plain;
+  bool negative;
+};
+
+struct L1Entry {  ///< for INSPECT
+  uint32_t space;
+  uint16_t command;
+  Bytes key;
+  Bytes variant;
+  uint32_t reply_bytes;
+  uint32_t bytes;       ///< charged against the budget
+  uint32_t accesses;    ///< saturating
+  uint64_t stamp;
+  uint64_t filled_ms;
+  uint64_t expires_ms;
+  bool negative;
+};
+
+struct L1Stats {
+  uint64_t items = 0;
+  uint64_t used_bytes = 0;    ///< everything that counts against the budget
+  uint64_t budget_bytes = 0;
+  uint64_t evictions = 0;     ///< live items pushed out by the budget
+  uint64_t expired = 0;       ///< items dropped because their time was over
+  uint64_t reclaimed = 0;     ///< items dropped because they were dead (stale stamp or space)
+  uint64_t rejected_too_big = 0;
+};
+
+class L1Table {
+ public:
+  /// `is_dead` tells whether an item can never be served again (its stamp or its space is stale);
+  /// asked when memory is needed, never on a lookup. May be empty.
+  using IsDead = std::function<bool(uint64_t hash, uint32_t space, uint64_t stamp)>;
+
+  L1Table(uint64_t budget_bytes, uint64_t max_entries, IsDead is_dead = {});
+  ~L1Table();
+  L1Table(const L1Table&) = delete;
+  L1Table& operator=(const L1Table&) = delete;
+
+  /// The item, or nullopt-like false. An item past its time is dropped here. Counts as an access.
+  bool find(const L1Key& key, uint64_t now_ms, L1Hit& hit);
+  /// Prefetches the memory that find(key) will touch first.
+  void prefetch(uint64_t hash) const;
+  /// Stores or replaces. False if it cannot fit (larger than an eighth of the budget, or budget 0).
+  bool put(const L1Key& key, const L1Fill& fill, uint64_t now_ms);
+  /// Drops one item; true if it was there.
+  bool erase(const L1Key& key);
+  void clear();
+
+  /// All items of this key in any space and variant, for INSPECT: walks the whole table.
+  void inspect(Bytes key, const std::function<void(const L1Entry&)>& visit) const;
+  /// Reclaims a few expired or dead items; call once per loop turn. O(1).
+  void sweep(uint64_t now_ms);
+  const L1Stats& stats() const;
+  /// Verifies every internal invariant; for tests. Aborts on a violation.
+  void check_invariants() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace nearcached

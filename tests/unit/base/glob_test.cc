@@ -1,0 +1,42 @@
+#include <catch2/catch.hpp>
+
+#include "nearcached/base/buffer.h"
+#include "nearcached/base/glob.h"
+
+using namespace nearcached;
+
+TEST_CASE("a glob matches as Redis's stringmatchlen does", "[base]") {
+  CHECK(glob_match("*", ""));
+  CHECK(glob_match("a*c", "abbbc"));
+  CHECK_FALSE(glob_match("a*c", "abbbd"));
+  CHECK(glob_match("h?llo", "hello"));
+  CHECK_FALSE(glob_match("h?llo", "hllo"));
+  CHECK(glob_match("h[ae]llo", "hallo"));
+  CHECK_FALSE(glob_match("h[^e]llo", "hello"));
+  CHECK(glob_match("h[a-b]llo", "hbllo"));
+  CHECK(glob_match("h[b-a]llo", "hbllo"));
+  CHECK(glob_match("a\\*c", "a*c"));
+  CHECK_FALSE(glob_match("a\\*c", "abc"));
+  CHECK(glob_match("[a", "a"));
+  CHECK(glob_match("user:*:name", "user:1:2:name"));
+  CHECK_FALSE(glob_match("", "a"));
+}
+
+TEST_CASE("a hostile glob costs pattern × text, not an exponential", "[base]") {
+  std::string pattern, text(3000, 'a');
+  for (int i = 0; i < 200; ++i) pattern += "a*";
+  CHECK_FALSE(glob_match(pattern + "b", text));
+}
+
+TEST_CASE("an emptied buffer owns no memory", "[base]") {
+  Buffer b;
+  CHECK(b.capacity() == 0);
+  b.append("hello");
+  CHECK(b.capacity() == Buffer::kPooledBytes);
+  b.consume(2);
+  CHECK(b.readable() == "llo");
+  b.append(std::string(100'000, 'x'));
+  CHECK(b.size() == 100'003);
+  b.consume(b.size());
+  CHECK(b.capacity() == 0);
+}
