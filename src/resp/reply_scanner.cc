@@ -52,44 +52,7 @@ ReplyScanner::Step ReplyScanner::scan(Bytes in) {
   const char* p = in.data();
   const char* const end = p + in.size();
   while (p != end) {
-    switch (where_) {
-      case Where::type: {
-        type_ = *p++;
-        if (elements_left_ == 0) elements_left_ = 1;
-        const Kind kind = kind_of(type_);
-        uint64_t n;
-        number_ = 0;
-        digits_ = 0;
-        seen_cr_ = negative_ = false;
-        if (kind == Kind::line) {
-          where_ = Where::line;
-        } else if (kind == Kind::none) {
-          p = nullptr;
-        } else if (const char* behind = resp::read_length(p, end, n)) {
-          p = header_done(static_cast<int64_t>(n)) ? behind : nullptr;
-        } else {
-          where_ = Where::header;
-        }
-        break;
-      }
-      case Where::line: p = line(p, end); break;
-      case Where::header: p = header(p, end); break;
-      case Where::payload: {
-        const uint64_t n = std::min<uint64_t>(payload_left_, static_cast<uint64_t>(end - p));
-        p += n;
-        payload_left_ -= n;
-        if (payload_left_ == 0) where_ = Where::payload_cr;
-        break;
-      }
-      case Where::payload_cr:
-        p = *p == '\r' ? p + 1 : nullptr;
-        where_ = Where::payload_lf;
-        break;
-      case Where::payload_lf:
-        p = *p == '\n' ? p + 1 : nullptr;
-        element_done();
-        break;
-    }
+    p = where_ == Where::type ? element(p, end) : resume(p, end);
     if (p == nullptr) return {Status::bad, 0};
     if (elements_left_ == 0) return {Status::done, static_cast<size_t>(p - in.data())};
   }
@@ -98,7 +61,53 @@ ReplyScanner::Step ReplyScanner::scan(Bytes in) {
 
 void ReplyScanner::reset() { *this = ReplyScanner(bulk_bytes_max_); }
 
-// The three steps below take the bytes from `p` and return where they stopped, or nullptr if bad.
+// The steps below take bytes from `p` on and return where they stopped, or nullptr if bad.
+
+// Starts an element, and finishes it if it is a bulk string that is all there.
+const char* ReplyScanner::element(const char* p, const char* end) {
+  if (elements_left_ == 0) elements_left_ = 1;
+  type_ = *p++;
+  number_ = 0;
+  digits_ = 0;
+  seen_cr_ = negative_ = false;
+  const Kind kind = kind_of(type_);
+  if (kind == Kind::none) return nullptr;
+  if (kind == Kind::line) {
+    where_ = Where::line;
+    return line(p, end);
+  }
+  uint64_t n;
+  const char* const behind = resp::read_length(p, end, n);
+  if (behind == nullptr) {
+    where_ = Where::header;
+    return p;
+  }
+  if (!header_done(static_cast<int64_t>(n))) return nullptr;
+  if (kind == Kind::bulk && static_cast<uint64_t>(end - behind) >= n + 2) {
+    const char* const payload_end = behind + n;
+    element_done();
+    return payload_end[0] == '\r' && payload_end[1] == '\n' ? payload_end + 2 : nullptr;
+  }
+  return behind;
+}
+
+// Continues an element in whatever place the last chunk's end, or element(), left it.
+const char* ReplyScanner::resume(const char* p, const char* end) {
+  switch (where_) {
+    case Where::line: return line(p, end);
+    case Where::header: return header(p, end);
+    case Where::payload: {
+      const uint64_t n = std::min(payload_left_, static_cast<uint64_t>(end - p));
+      payload_left_ -= n;
+      if (payload_left_ == 0) where_ = Where::payload_cr;
+      return p + n;
+    }
+    case Where::payload_cr: where_ = Where::payload_lf; return *p == '\r' ? p + 1 : nullptr;
+    case Where::payload_lf: element_done(); return *p == '\n' ? p + 1 : nullptr;
+    case Where::type: break;
+  }
+  return element(p, end);
+}
 
 const char* ReplyScanner::line(const char* p, const char* end) {
   const char* behind = resp::find_line_end(p, end, seen_cr_);
@@ -112,12 +121,13 @@ const char* ReplyScanner::line(const char* p, const char* end) {
 const char* ReplyScanner::header(const char* p, const char* end) {
   for (; p != end; ++p) {
     if (seen_cr_) {
-      if (*p != '\n' || digits_ == 0) return nullptr;
+      if (*p != '\n' || digits_ == 0 || (negative_ && number_ == 0)) return nullptr;
       const int64_t n = static_cast<int64_t>(number_);
       return header_done(negative_ ? -n : n) ? p + 1 : nullptr;
     }
     const unsigned digit = static_cast<unsigned char>(*p) - unsigned{'0'};
-    if (digit <= 9 && digits_ < kDigitsMax) {
+    const bool leading_zero = digits_ == 1 && number_ == 0;
+    if (digit <= 9 && digits_ < kDigitsMax && !leading_zero) {
       number_ = number_ * 10 + digit;
       ++digits_;
     } else if (*p == '\r') {

@@ -34,6 +34,8 @@ class ReplyScanner {
  private:
   enum class Where : uint8_t { type, line, header, payload, payload_cr, payload_lf };
 
+  const char* element(const char* p, const char* end);
+  const char* resume(const char* p, const char* end);
   const char* line(const char* p, const char* end);
   const char* header(const char* p, const char* end);
   bool header_done(int64_t n);
