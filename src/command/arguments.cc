@@ -2,6 +2,8 @@
 //
 // Every function here may err only on the safe side: "may block" costs a private connection,
 // "may write" costs a miss, "unknown" costs a detour over RESP2.
+#include <algorithm>
+
 #include "command/options.h"
 #include "nearcached/command/table.h"
 
@@ -28,22 +30,21 @@ bool may_block(const Command& command, std::span<const Bytes> args) {
 }
 
 Effect effect_of(const Command& command, std::span<const Bytes> args) {
-  switch (command.options) {
-    case Command::Options::plain:
-    case Command::Options::migrate:
-    case Command::Options::xread: return command.effect;
-    case Command::Options::sort:
-    case Command::Options::georadius:
-    case Command::Options::georadiusbymember: break;
-  }
+  if (command.options != Command::Options::sort && command.options != Command::Options::georadius &&
+      command.options != Command::Options::georadiusbymember)
+    return command.effect;
   std::vector<KeyRef> keys;
   if (!extract_keys(command, args, keys)) return command.effect;
-  for (const KeyRef& key : keys)
-    if (key.write) return command.effect;
-  return Effect::none;
+  const bool writes = std::any_of(keys.begin(), keys.end(), [](KeyRef key) { return key.write; });
+  return writes ? command.effect : Effect::none;
 }
 
-Resp2Rule resp2_rule_of(const Command& command, std::span<const Bytes>) { return command.resp2; }
+Resp2Rule resp2_rule_of(const Command& command, std::span<const Bytes> args) {
+  if (command.options == Command::Options::pop && args.size() > 2) return Resp2Rule::null_array;
+  // XPENDING key group of an empty group: two null bulks and a null array, all `_` in RESP3.
+  if (command.options == Command::Options::xpending && args.size() <= 3) return Resp2Rule::unknown;
+  return command.resp2;
+}
 
 Cache cache_of(const Command& command, std::span<const Bytes> args) {
   if (command.cache == Cache::never || args.size() < 2 || !command.arity_ok(args.size()))

@@ -126,6 +126,8 @@ bool extract_keys(const Command& command, std::span<const Bytes> args, std::vect
       return extract_source_and_store(args, 5, kGeoradiusOptions, out);
     case Command::Options::migrate: return extract_migrate(args, out);
     case Command::Options::plain:
+    case Command::Options::pop:
+    case Command::Options::xpending:
     case Command::Options::xread: break;
   }
   bool complete = true;

@@ -2,8 +2,9 @@
 //
 // Four questions, a list of names for each answer: how a session treats the command (Route), what
 // it does to what we hold (Effect), whether its reply may be kept (Cache), and how its RESP3 reply
-// becomes the RESP2 one (Resp2Rule). Everything not listed has the answer that is always right,
-// if slower: lane, what the key specs say, never, ask the server over RESP2.
+// becomes the RESP2 one (Resp2Rule). What is not listed has the common answer: lane, what the key
+// specs say, never; and null_bulk, but only for Redis 7.0's own commands (ask over RESP2
+// otherwise).
 //
 // Cache lists only reads that Redis 7.0.15 was seen to track with OPTIN + CLIENT CACHING YES and
 // whose reply is a function of the one key's value. Not listed on purpose: TTL and its kin and
@@ -162,6 +163,28 @@ constexpr Names<Cache> kCaches[] = {
     {Cache::mget, kMgetReads},
 };
 
+/// A null of theirs is a null array in RESP2.
+constexpr Bytes kNullArrayCommands[] = {"blmove", "blmpop",    "blpop",    "brpop",  "brpoplpush",
+                                        "bzmpop", "bzpopmax",  "bzpopmin", "geopos", "lmpop",
+                                        "xrange", "xrevrange", "zmpop"};
+/// Score or value beside its member: pairs in RESP3, flat in RESP2. Without WITHSCORES, WITHVALUES
+/// or a count there are no pairs to flatten.
+constexpr Bytes kPairedCommands[] = {
+    "hrandfield", "zdiff",         "zinter",    "zpopmax",          "zpopmin", "zrandmember",
+    "zrange",     "zrangebyscore", "zrevrange", "zrevrangebyscore", "zunion"};
+/// A map of streams becomes an array of pairs, nulls inside are of either kind; or the reply is not
+/// one reply, or speaks of the connection itself.
+constexpr Bytes kOnlyAsAskedCommands[] = {"exec",      "hello",        "monitor",  "psubscribe",
+                                          "psync",     "punsubscribe", "replconf", "ssubscribe",
+                                          "subscribe", "sunsubscribe", "sync",     "unsubscribe",
+                                          "xread",     "xreadgroup"};
+
+constexpr Names<Resp2Rule> kResp2Rules[] = {
+    {Resp2Rule::null_array, kNullArrayCommands},
+    {Resp2Rule::flatten_pairs, kPairedCommands},
+    {Resp2Rule::unknown, kOnlyAsAskedCommands},
+};
+
 constexpr struct {
   Bytes name;
   Command::Options options;
@@ -171,6 +194,9 @@ constexpr struct {
     {"migrate", Command::Options::migrate},
     {"sort", Command::Options::sort},
     {"sort_ro", Command::Options::sort},
+    {"lpop", Command::Options::pop},
+    {"rpop", Command::Options::pop},
+    {"xpending", Command::Options::xpending},
     {"xread", Command::Options::xread},
     {"xreadgroup", Command::Options::xread},
 };
@@ -195,7 +221,7 @@ void apply_overlay(Command& command) {
   answer_by_name(kCaches, name, command.cache);
   for (const auto& listed : kOptions)
     if (listed.name == name) command.options = listed.options;
-  if (command.write || command.readonly) command.resp2 = Resp2Rule::null_bulk;
+  answer_by_name(kResp2Rules, name, command.resp2);
 }
 
 }  // namespace nearcached

@@ -71,6 +71,7 @@ Command make_command(const CommandRow& row) {
   for (const uint8_t number : row.specs)
     if (number != 0) command.key_specs.push_back(make_spec(kSpecRows[number - 1]));
   derive_effect(command);
+  command.resp2 = Resp2Rule::null_bulk;
   apply_overlay(command);
   return command;
 }

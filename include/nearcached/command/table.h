@@ -72,8 +72,17 @@ struct Command {
   Cache cache = Cache::never;
   Resp2Rule resp2 = Resp2Rule::unknown;
   uint16_t id = 0;  ///< dense, stable within one table; part of a cached variant
-  /// Commands whose keys or blocking depend on options that no key spec can express.
-  enum class Options : uint8_t { plain, sort, georadius, georadiusbymember, migrate, xread };
+  /// Commands whose keys, blocking or RESP2 form depend on arguments in a way of their own.
+  enum class Options : uint8_t {
+    plain,
+    sort,
+    georadius,
+    georadiusbymember,
+    migrate,
+    xread,
+    pop,  ///< LPOP, RPOP: with a count, null is an array
+    xpending,
+  };
   Options options = Options::plain;
   struct KeySpec {
     enum class Begin : uint8_t { index, keyword, unknown } begin = Begin::unknown;
@@ -111,8 +120,8 @@ bool may_block(const Command& command, std::span<const Bytes> args);
 /// The effect of this very request (SORT without STORE, GEORADIUS without STORE … are reads).
 Effect effect_of(const Command& command, std::span<const Bytes> args);
 
-/// How this request's reply is turned into RESP2: mostly command.resp2, but ZRANGE flattens only
-/// WITHSCORES, LPOP's null depends on COUNT, and so on.
+/// How this request's reply is turned into RESP2: mostly command.resp2, but LPOP's null depends on
+/// its count, and XPENDING's short form has nulls of both kinds.
 Resp2Rule resp2_rule_of(const Command& command, std::span<const Bytes> args);
 
 /// Whether this request's reply may be kept (EXISTS with two keys may not, nor ZRANGE with too few
