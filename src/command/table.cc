@@ -137,8 +137,8 @@ void derive_effect(Command& command) {
     complete = complete && !spec.incomplete && spec.begin != KeySpec::Begin::unknown &&
                spec.find != KeySpec::Find::unknown;
   }
-  // EVAL and FCALL carry no flag `write`, and PFCOUNT is flagged `readonly`; XREADGROUP is flagged
-  // `write` and its keys RO. Of the two, believe the worse.
+  // Flags and specs contradict each other: XREADGROUP is flagged `write` and its keys are RO; EVAL
+  // and PFCOUNT are not flagged so and their keys are RW. The worse of the two holds.
   if (command.write && !writable)
     for (KeySpec& spec : command.key_specs) spec.write = !spec.not_key;
   command.write = command.write || writable;
