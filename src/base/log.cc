@@ -12,6 +12,9 @@
 #include <spdlog/sinks/stdout_sinks.h>
 
 #include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <memory>
 
 namespace nearcached::log {
@@ -45,14 +48,18 @@ void append_escaped(std::string& out, std::string_view text) {
 }  // namespace
 
 Result<void> init(LogLevel level, const std::string& file) {
-  if (!file.empty()) {
+  if (file.empty()) {
+    logger() = make_logger(std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  } else {
+    // spdlog would create missing directories, and a mistyped path would go unnoticed.
+    FILE* probe = std::fopen(file.c_str(), "ae");
+    if (probe == nullptr) return Error{"log.file = \"" + file + "\": " + std::strerror(errno)};
+    std::fclose(probe);
     try {
       logger() = make_logger(std::make_shared<spdlog::sinks::basic_file_sink_mt>(file));
     } catch (const spdlog::spdlog_ex& failure) {
       return Error{std::string("log.file: ") + failure.what()};
     }
-  } else {
-    logger() = make_logger(std::make_shared<spdlog::sinks::stderr_sink_mt>());
   }
   least_level.store(level, std::memory_order_relaxed);
   return {};
