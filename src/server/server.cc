@@ -17,7 +17,7 @@ namespace {
 
 unsigned worker_count(const Config& config) {
   if (config.server.threads > 0) return config.server.threads;
-  return std::max(1u, uv_available_cores());
+  return std::max(1u, uv_available_parallelism());
 }
 
 Config with_workers(Config config) {

@@ -82,7 +82,7 @@ struct Pending {
   };
 };
 
-class Connection final : private Stream::Handler {
+class Connection final : public Stream::Handler {
  public:
   class Owner {
    public:
