@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #define CATCH_CONFIG_EXTERNAL_INTERFACES  // the listener's base class
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <iostream>
@@ -120,13 +121,14 @@ uint64_t RedisServer::calls(const std::string& command) const {
 
 Proxy::Proxy(uint16_t upstream_port, std::vector<std::string> options)
     : port_(free_port()), log_path_(logs().add()) {
-  std::vector<std::string> argv{nearcached_binary(),
-                                "--listen",
-                                "127.0.0.1:" + std::to_string(port_),
-                                "--upstream",
-                                "redis://127.0.0.1:" + std::to_string(upstream_port),
-                                "--threads",
-                                "2"};
+  std::vector<std::string> argv{nearcached_binary(), "--listen",
+                                "127.0.0.1:" + std::to_string(port_)};
+  const auto add_unless_given = [&](const char* option, const std::string& value) {
+    if (std::find(options.begin(), options.end(), option) != options.end()) return;
+    argv.insert(argv.end(), {option, value});
+  };
+  add_unless_given("--upstream", "redis://127.0.0.1:" + std::to_string(upstream_port));
+  add_unless_given("--threads", "2");
   argv.insert(argv.end(), options.begin(), options.end());
   process_.start(argv, log_path_);
   const bool serving = wait_until([&] { return !process_.running() || accepts(port_); });

@@ -45,7 +45,9 @@ class RedisServer {
 /// A nearcached; the program is the one that NEARCACHED_BINARY names.
 class Proxy {
  public:
-  /// Starts it with 2 workers in front of `upstream_port`; `options` are added to the command line.
+  /// Starts it in front of `upstream_port` with 2 workers; `options` are added to the command line,
+  /// and
+  /// --upstream or --threads among them replace those.
   explicit Proxy(uint16_t upstream_port, std::vector<std::string> options = {});
   ~Proxy();
   Proxy(const Proxy&) = delete;
