@@ -1,0 +1,82 @@
+// The servers of an end-to-end test: Redis, nearcached, and both together.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "harness/client.h"
+#include "harness/process.h"
+
+namespace nearcached::e2e {
+
+/// Asks again every 2 ms until the answer is yes (true) or the time is over (false). The limit is
+/// only there so that a broken build ends: no test asserts how long anything took.
+bool wait_until(const std::function<bool()>& predicate,
+                std::chrono::milliseconds within = std::chrono::seconds(20));
+
+/// The value of `field` in `key:value` lines; throws if it is not there.
+std::string info_field(const std::string& info, const std::string& field);
+
+/// A redis-server without persistence, in a directory of its own.
+class RedisServer {
+ public:
+  explicit RedisServer(std::vector<std::string> options = {});
+  /// Starts again on the same port after kill(); the data set is empty then.
+  void start();
+  void kill() { process_.kill(); }
+  /// SIGSTOP: connections stay open and silent.
+  void freeze() const;
+  void thaw() const;
+
+  uint16_t port() const { return port_; }
+  Client client() const { return Client(port_); }
+  /// How often the server ran `command` (lower case), from INFO commandstats.
+  uint64_t calls(const std::string& command) const;
+
+ private:
+  TempDir dir_;
+  uint16_t port_;
+  std::vector<std::string> options_;
+  Process process_;
+};
+
+/// A nearcached; the program is the one that NEARCACHED_BINARY names.
+class Proxy {
+ public:
+  /// Starts it in front of `upstream_port` with 2 workers; `options` are added to the command line,
+  /// and
+  /// --upstream or --threads among them replace those.
+  explicit Proxy(uint16_t upstream_port, std::vector<std::string> options = {});
+  ~Proxy();
+  Proxy(const Proxy&) = delete;
+  Proxy& operator=(const Proxy&) = delete;
+
+  uint16_t port() const { return port_; }
+  Client client() const { return Client(port_); }
+  /// A field of INFO nearcached.
+  std::string info(const std::string& field) const;
+  uint64_t count(const std::string& field) const { return std::stoull(info(field)); }
+  std::string log() const { return read_file(log_path_); }
+  Process& process() { return process_; }
+
+ private:
+  uint16_t port_;
+  std::string log_path_;
+  Process process_;
+};
+
+/// The ordinary set-up: one Redis, one proxy before it.
+struct Stack {
+  explicit Stack(std::vector<std::string> proxy_options = {},
+                 std::vector<std::string> redis_options = {})
+      : redis(std::move(redis_options)), proxy(redis.port(), std::move(proxy_options)) {}
+  RedisServer redis;
+  Proxy proxy;
+};
+
+/// The path of the nearcached under test.
+std::string nearcached_binary();
+
+}  // namespace nearcached::e2e

@@ -1,0 +1,260 @@
+// What L1 holds: each cacheable command is answered from it the second time, and never after a
+// write made by anybody.
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <vector>
+
+#include "harness/monitor.h"
+#include "harness/servers.h"
+
+using namespace nearcached::e2e;
+
+namespace {
+
+struct CachedRead {
+  std::string setup;   ///< makes the value
+  std::string read;    ///< is to be cached
+  std::string change;  ///< makes the reply another one
+};
+
+const CachedRead kCachedReads[] = {
+    {"SET s hello", "GET s", "SET s world"},
+    {"SET s hello", "STRLEN s", "APPEND s !"},
+    {"SET s hello", "GETRANGE s 0 2", "SETRANGE s 0 J"},
+    {"SET s hello", "EXISTS s", "DEL s"},
+    {"SET s hello", "TYPE s", "DEL s"},
+    {"SET s hello", "BITCOUNT s", "APPEND s !"},
+    {"SET s hello", "GETBIT s 1", "SETBIT s 1 0"},
+    {"HSET h a 1 b 2", "HGET h a", "HSET h a 3"},
+    {"HSET h a 1 b 2", "HMGET h a z", "HSET h z 3"},
+    {"HSET h a 1", "HGETALL h", "HSET h a 2"},
+    {"HSET h a 1 b 2", "HLEN h", "HDEL h a"},
+    {"HSET h a 1 b 2", "HEXISTS h a", "HDEL h a"},
+    {"HSET h a 1", "HKEYS h", "HSET h b 2"},
+    {"HSET h a 1", "HVALS h", "HINCRBY h a 5"},
+    {"HSET h a 1", "HSTRLEN h a", "HSET h a 100"},
+    {"RPUSH l a b c", "LRANGE l 0 -1", "LPUSH l x"},
+    {"RPUSH l a b c", "LLEN l", "LPOP l"},
+    {"RPUSH l a b c", "LINDEX l 1", "LSET l 1 B"},
+    {"SADD t 1 2 3", "SMEMBERS t", "SADD t 4"},
+    {"SADD t 1 2 3", "SISMEMBER t 4", "SADD t 4"},
+    {"SADD t 1 2 3", "SMISMEMBER t 1 4", "SADD t 4"},
+    {"SADD t 1 2 3", "SCARD t", "SREM t 1"},
+    {"ZADD z 1 a 2 b 3 c", "ZRANGE z 0 -1", "ZADD z 0 b"},
+    {"ZADD z 1 a 2 b 3 c", "ZRANGE z 0 -1 WITHSCORES", "ZINCRBY z 1 a"},
+    {"ZADD z 1 a 2 b 3 c", "ZREVRANGE z 0 -1", "ZREM z b"},
+    {"ZADD z 1 a 2 b 3 c", "ZRANGEBYSCORE z 1 2", "ZADD z 9 b"},
+    {"ZADD z 1 a 2 b 3 c", "ZREVRANGEBYSCORE z 2 1", "ZADD z 9 b"},
+    {"ZADD z 0 a 0 b 0 c", "ZRANGEBYLEX z - +", "ZREM z b"},
+    {"ZADD z 0 a 0 b 0 c", "ZREVRANGEBYLEX z + -", "ZREM z b"},
+    {"ZADD z 1 a 2 b 3 c", "ZSCORE z b", "ZADD z 9 b"},
+    {"ZADD z 1 a 2 b 3 c", "ZMSCORE z b q", "ZADD z 9 q"},
+    {"ZADD z 1 a 2 b 3 c", "ZRANK z b", "ZADD z 9 b"},
+    {"ZADD z 1 a 2 b 3 c", "ZREVRANK z b", "ZADD z 9 b"},
+    {"ZADD z 1 a 2 b 3 c", "ZCARD z", "ZREM z b"},
+    {"ZADD z 1 a 2 b 3 c", "ZCOUNT z 1 2", "ZADD z 9 b"},
+    {"SET s hello", "MGET s none", "SET none 1"},
+};
+
+/// Asks until an answer comes from L1 (a fill may be refused while an invalidation of the set-up is
+/// on its way); false if none ever does.
+bool becomes_hit(const Proxy& proxy, Client& client, const std::string& read) {
+  return wait_until([&] {
+    const uint64_t hits = proxy.count("l1_hits");
+    client(read);
+    return proxy.count("l1_hits") > hits;
+  });
+}
+
+}  // namespace
+
+TEST_CASE("each cacheable read is answered from L1, and is new after a write around the proxy",
+          "[cache]") {
+  Stack stack;
+  Client direct = stack.redis.client();
+  Client client = stack.proxy.client();
+  for (const CachedRead& c : kCachedReads) {
+    INFO(c.read);
+    direct("FLUSHALL");
+    direct(c.setup);
+    const std::string before = direct(c.read);
+    CHECK(becomes_hit(stack.proxy, client, c.read));
+    CHECK(client(c.read) == before);
+    direct(c.change);
+    const std::string after = direct(c.read);
+    REQUIRE(after != before);
+    CHECK(wait_until([&] { return client(c.read) == after; }));
+  }
+}
+
+TEST_CASE("a missing key is answered from L1, until somebody makes it", "[cache]") {
+  Stack stack;
+  Client direct = stack.redis.client();
+  Client client = stack.proxy.client();
+  CHECK(becomes_hit(stack.proxy, client, "GET none"));
+  CHECK(client("GET none") == "(nil)");
+  direct("SET none here");
+  CHECK(wait_until([&] { return client("GET none") == "here"; }));
+}
+
+TEST_CASE("MGET sends upstream only the keys that L1 does not hold", "[cache]") {
+  Stack stack;
+  stack.redis.client()("MSET held:1 one held:2 two wanted:1 three wanted:2 four");
+  Client client = stack.proxy.client();
+  REQUIRE(becomes_hit(stack.proxy, client, "GET held:1"));
+  REQUIRE(becomes_hit(stack.proxy, client, "GET held:2"));
+  Monitor monitor(stack.redis);
+  CHECK(client("MGET held:1 wanted:1 held:2 none wanted:2 held:1") ==
+        "[one three two (nil) four one]");
+  const std::vector<std::string> asked = monitor.take();
+  const auto mentions = [&](const std::string& key) {
+    return std::any_of(asked.begin(), asked.end(), [&](const std::string& line) {
+      return line.find(key) != std::string::npos;
+    });
+  };
+  CHECK_FALSE(mentions("held:"));
+  CHECK(mentions("wanted:1"));
+  CHECK(mentions("wanted:2"));
+}
+
+TEST_CASE("what MGET fetched answers GET, and the other way round", "[cache]") {
+  Stack stack;
+  stack.redis.client()("MSET a 1 b 2");
+  Client client = stack.proxy.client();
+  REQUIRE(becomes_hit(stack.proxy, client, "MGET a b"));
+  Monitor monitor(stack.redis);
+  CHECK(client("GET a") == "1");
+  CHECK(client("GET b") == "2");
+  CHECK(monitor.count("\"a\"") == 0);
+}
+
+TEST_CASE("a read that is not cacheable always asks upstream", "[cache]") {
+  Stack stack;
+  stack.redis.client()("SET s v EX 1000");
+  stack.redis.client()("SADD t 1 2 3");
+  Client client = stack.proxy.client();
+  Monitor monitor(stack.redis);
+  for (const char* read : {"TTL s", "OBJECT ENCODING s", "SRANDMEMBER t", "DUMP s", "SSCAN t 0"}) {
+    INFO(read);
+    for (int i = 0; i < 3; ++i) client(read);
+    CHECK(monitor.count(words(read)[0]) == 3);
+  }
+}
+
+TEST_CASE("an error is never kept", "[cache]") {
+  Stack stack;
+  stack.redis.client()("RPUSH l a");
+  Client client = stack.proxy.client();
+  Monitor monitor(stack.redis);
+  for (int i = 0; i < 3; ++i) CHECK(client("GET l").find("WRONGTYPE") != std::string::npos);
+  CHECK(monitor.count("\"GET\" \"l\"") == 3);
+}
+
+TEST_CASE("a value longer than the limit is passed on and not kept", "[cache]") {
+  Stack stack({"--set", "l1.value_max=1kb"});
+  const std::string value(5000, 'x');
+  stack.redis.client()({"SET", "long", value});
+  Client client = stack.proxy.client();
+  Monitor monitor(stack.redis);
+  for (int i = 0; i < 3; ++i) CHECK(client("GET long") == value);
+  CHECK(monitor.count("\"long\"") >= 3);
+}
+
+TEST_CASE("a key is never answered after its time, though no push tells of the end", "[cache]") {
+  Stack stack;
+  Client direct = stack.redis.client();
+  direct("DEBUG SET-ACTIVE-EXPIRE 0");  // else the server's own cleaning would push
+  Client client = stack.proxy.client();
+  const auto now_ms = [] {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(
+               std::chrono::system_clock::now().time_since_epoch())
+        .count();
+  };
+  const auto first_end = now_ms() + 300;
+  std::vector<std::string> keys;
+  for (int i = 0; i < 20; ++i) {
+    keys.push_back("k" + std::to_string(i));
+    direct({"SET", keys.back(), "v", "PXAT", std::to_string(first_end + 20 * i)});
+  }
+  const uint64_t hits_before = stack.proxy.count("l1_hits");
+  size_t late = 0;
+  for (bool any_left = true; any_left;) {
+    any_left = false;
+    for (size_t i = 0; i < keys.size(); ++i) {
+      const bool over = now_ms() > first_end + 20 * static_cast<int64_t>(i);
+      const bool answered = client({"GET", keys[i]}) != "(nil)";
+      if (over && answered) ++late;
+      any_left = any_left || !over;
+    }
+  }
+  CHECK(late == 0);
+  CHECK(stack.proxy.count("l1_hits") > hits_before);
+}
+
+TEST_CASE("the same key in two databases is two entries", "[cache]") {
+  Stack stack;
+  Client direct = stack.redis.client();
+  direct("SET k zero");
+  direct("SELECT 3");
+  direct("SET k three");
+  Client in0 = stack.proxy.client();
+  Client in3 = stack.proxy.client();
+  CHECK(in3("SELECT 3") == "OK");
+  REQUIRE(becomes_hit(stack.proxy, in0, "GET k"));
+  REQUIRE(becomes_hit(stack.proxy, in3, "GET k"));
+  for (int i = 0; i < 10; ++i) {
+    CHECK(in0("GET k") == "zero");
+    CHECK(in3("GET k") == "three");
+  }
+  CHECK(in0("SELECT 3") == "OK");
+  CHECK(in0("GET k") == "three");
+  CHECK(in0("SET k THREE") == "OK");
+  CHECK(in3("GET k") == "THREE");
+}
+
+TEST_CASE("a client never gets what was fetched as another user", "[cache][acl]") {
+  Stack stack;
+  Client direct = stack.redis.client();
+  direct("SET secret treasure");
+  direct("SET bob:1 his");
+  direct("ACL SETUSER alice on >pa ~* +@all");
+  direct("ACL SETUSER bob on >pb ~bob:* +@all");
+  Client alice = stack.proxy.client();
+  Client bob = stack.proxy.client();
+  Client nobody = stack.proxy.client();
+  REQUIRE(alice("AUTH alice pa") == "OK");
+  REQUIRE(bob("AUTH bob pb") == "OK");
+  REQUIRE(becomes_hit(stack.proxy, alice, "GET secret"));
+  REQUIRE(becomes_hit(stack.proxy, nobody, "GET secret"));
+  for (int i = 0; i < 5; ++i) {
+    CHECK(alice("GET secret") == "treasure");
+    CHECK(bob("GET secret").find("NOPERM") != std::string::npos);
+    CHECK(bob("MGET bob:1 secret").find("NOPERM") != std::string::npos);
+    CHECK(bob("EXISTS secret").find("NOPERM") != std::string::npos);
+    CHECK(bob("GET bob:1") == "his");
+  }
+  CHECK(nobody("AUTH bob pb") == "OK");
+  CHECK(nobody("GET secret").find("NOPERM") != std::string::npos);
+  CHECK(bob("AUTH alice pa") == "OK");
+  CHECK(bob("GET secret") == "treasure");
+}
+
+TEST_CASE("1,000 clients that ask for one missing key cause one GET upstream per worker",
+          "[cache]") {
+  const unsigned workers = GENERATE(1u, 2u);  // a worker's L1 and its flights are its own
+  Stack stack({"--threads", std::to_string(workers), "--set", "coherence.max_staleness=5s"});
+  Client direct = stack.redis.client();
+  direct("SET hot value");
+  std::vector<RawClient> clients;
+  for (int i = 0; i < 1000; ++i) clients.emplace_back(stack.proxy.port());
+  for (RawClient& client : clients) REQUIRE(client.ask("PING") == "+PONG\r\n");
+  direct("CONFIG RESETSTAT");
+  direct("CLIENT PAUSE 1000 ALL");  // holds the first GET until all have asked
+  const std::string request = encode({"GET", "hot"});
+  for (RawClient& client : clients) client.send(request);
+  for (RawClient& client : clients) REQUIRE(client.read_reply() == "$5\r\nvalue\r\n");
+  CHECK(stack.redis.calls("get") == workers);
+  CHECK(stack.redis.calls("pttl") == workers);
+  CHECK(stack.proxy.count("flights_joined") >= 900);
+}
