@@ -181,6 +181,11 @@ Session::Outcome Router::on_request(Session& session, const Request& request) {
   const Command* command = table_->find(request.args);
   stats_.commands_processed.add();
   if (command == nullptr) {
+    // HTTP aimed at a Redis port is an attack on whoever can be made to send it: Redis hangs up too.
+    if (equals_upper(request.args[0], "POST") || equals_upper(request.args[0], "HOST:")) {
+      session.close();
+      return Outcome::done;
+    }
     if (session.pin != nullptr) return pinned(session, request, nullptr);
     return relay(session, request, nullptr);
   }
