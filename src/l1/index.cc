@@ -181,6 +181,7 @@ void Index::check_invariants() const {
     }
   }
   NC_CHECK(seen == items_);
+  NC_CHECK(items_ <= buckets_.size() * kSplitAbove);
   NC_CHECK(overflow_bytes == overflow_bytes_);
 }
 

@@ -57,7 +57,8 @@ class Index {
       }
     }
   }
-  /// Aborts if a chain has a hole, a wrong tag or an item that belongs elsewhere.
+  /// Aborts if a chain has a hole, a wrong tag or an item that belongs elsewhere, or if the index
+  /// did not keep up with its items (requires a step() after each insert).
   void check_invariants() const;
 
  private:
