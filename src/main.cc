@@ -1,1 +1,38 @@
-int main() { return 0; }
+#include <cstdio>
+#include <cstdlib>
+
+#include "nearcached/base/log.h"
+#include "nearcached/coherence/mutations.h"
+#include "nearcached/config/config.h"
+#include "server/server.h"
+
+int main(int argc, char** argv) {
+  using namespace nearcached;
+  auto parsed = parse_command_line(argc, argv);
+  if (!parsed) {
+    std::fprintf(stderr, "nearcached: %s\n", parsed.error().detail.c_str());
+    return 1;
+  }
+  const CommandLine& command_line = parsed.value();
+  switch (command_line.action) {
+    case CommandLine::Action::exit: return command_line.exit_code;
+    case CommandLine::Action::check: std::puts("configuration is valid"); return 0;
+    case CommandLine::Action::print_config:
+      std::fputs(print_config(command_line.config).c_str(), stdout);
+      return 0;
+    case CommandLine::Action::run: break;
+  }
+  if (const auto logging = log::init(command_line.config.log.level, command_line.config.log.file);
+      !logging) {
+    std::fprintf(stderr, "nearcached: %s\n", logging.error().detail.c_str());
+    return 1;
+  }
+  if (const char* name = std::getenv("NEARCACHED_MUTATION"); name != nullptr && mutation::enable(name))
+    log::warn("TEST BUILD: coherence is broken on purpose: {}", name);
+  Server server(command_line.config);
+  if (const Result<void> served = server.run(); !served) {
+    std::fprintf(stderr, "nearcached: %s\n", served.error().detail.c_str());
+    std::exit(1);  // nothing has been started; the loops hold nothing worth closing
+  }
+  return 0;
+}

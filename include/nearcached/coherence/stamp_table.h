@@ -14,21 +14,23 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 
 namespace nearcached {
 
 class StampTable {
  public:
-  static constexpr uint64_t kInFlight = 1;               ///< low 24 bits: writes in flight
+  static constexpr uint64_t kInFlight = 1;  ///< low 24 bits: writes in flight
   static constexpr uint64_t kInFlightMask = (1u << 24) - 1;
-  static constexpr uint64_t kVersion = 1u << 24;         ///< high 40 bits: version
+  static constexpr uint64_t kVersion = 1u << 24;  ///< high 40 bits: version
 
   /// `slots` is rounded up to a power of two, at least 1024.
   explicit StampTable(uint64_t slots);
 
   uint64_t load(uint64_t hash) const { return slot(hash).load(std::memory_order_seq_cst); }
   void begin_write(uint64_t hash);
+  /// Each call ends one begin_write of this hash: more ends than begins abort.
   void end_write(uint64_t hash);
   void invalidate(uint64_t hash);
 
@@ -42,9 +44,14 @@ class StampTable {
   uint64_t slots() const { return mask_ + 1; }
 
  private:
-  std::atomic<uint64_t>& slot(uint64_t hash) const { return table_[(hash >> 16) & mask_]; }
+  struct Free {
+    void operator()(uint64_t* block) const { std::free(block); }
+  };
+  std::atomic_ref<uint64_t> slot(uint64_t hash) const {
+    return std::atomic_ref<uint64_t>(table_[(hash >> 16) & mask_]);
+  }
 
-  std::unique_ptr<std::atomic<uint64_t>[]> table_;
+  std::unique_ptr<uint64_t[], Free> table_;
   uint64_t mask_;
   alignas(64) std::atomic<uint64_t> all_{0};
 };

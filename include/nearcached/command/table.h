@@ -2,9 +2,9 @@
 //
 // Generated from a real server's own COMMAND metadata (tools/generate-commands → src/command/
 // generated.inc), overlaid by the hand-kept lists in src/command/overlay.cc (how it is routed,
-// whether its reply may be cached, how its reply looks in RESP2), and extended at run time with what
-// the upstream's COMMAND reports beyond that (modules, newer versions). Pure; a table is immutable
-// once built and may be read from any thread.
+// whether its reply may be cached, how its reply looks in RESP2), and extended at run time with
+// what the upstream's COMMAND reports beyond that (modules, newer versions). Pure; a table is
+// immutable once built and may be read from any thread.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -20,25 +20,25 @@ namespace nearcached {
 
 /// How the session treats a command before it thinks of L1 or a lane.
 enum class Route : uint8_t {
-  lane,         ///< multiplexed: no connection state
-  blocking,     ///< may block the connection: runs on a private one (BLPOP, XREAD BLOCK, WAIT …)
-  subscribe,    ///< (P|S)SUBSCRIBE, (P|S)UNSUBSCRIBE
-  monitor,      ///< MONITOR: an endless reply
-  multi,        ///< MULTI
-  exec,         ///< EXEC
-  discard,      ///< DISCARD
-  watch,        ///< WATCH
-  unwatch,      ///< UNWATCH
-  select,       ///< SELECT
-  auth,         ///< AUTH
-  hello,        ///< HELLO
-  reset,        ///< RESET
-  quit,         ///< QUIT
-  client,       ///< CLIENT …: answered about the client's own connection, or pinned
-  info,         ///< INFO: the upstream's, and ours behind it
-  nearcache,    ///< NEARCACHE …: ours
-  pinned_state, ///< sets connection state we do not model (ASKING, READONLY, READWRITE …): pinned
-  replication,  ///< SYNC, PSYNC, REPLCONF: never proxied
+  lane,          ///< multiplexed: no connection state
+  blocking,      ///< may block the connection: runs on a private one (BLPOP, XREAD BLOCK, WAIT …)
+  subscribe,     ///< (P|S)SUBSCRIBE, (P|S)UNSUBSCRIBE
+  monitor,       ///< MONITOR: an endless reply
+  multi,         ///< MULTI
+  exec,          ///< EXEC
+  discard,       ///< DISCARD
+  watch,         ///< WATCH
+  unwatch,       ///< UNWATCH
+  select,        ///< SELECT
+  auth,          ///< AUTH
+  hello,         ///< HELLO
+  reset,         ///< RESET
+  quit,          ///< QUIT
+  client,        ///< CLIENT …: answered about the client's own connection, or pinned
+  info,          ///< INFO: the upstream's, and ours behind it
+  nearcache,     ///< NEARCACHE …: ours
+  pinned_state,  ///< sets connection state we do not model (ASKING, READONLY, READWRITE …): pinned
+  replication,   ///< SYNC, PSYNC, REPLCONF: never proxied
 };
 
 /// What a write does to what we hold.
@@ -52,35 +52,47 @@ enum class Effect : uint8_t {
 /// Which replies may be kept, under the variant "name + arguments behind the key".
 enum class Cache : uint8_t {
   never,
-  single,      ///< one key at argument 1; the whole reply is a function of that key's value
-  single_only, ///< as single, but only when exactly one key is given (EXISTS)
-  mget,        ///< MGET: each element is what GET would return (nil where GET would fail)
+  single,       ///< one key at argument 1; the whole reply is a function of that key's value
+  single_only,  ///< as single, but only when exactly one key is given (EXISTS)
+  mget,         ///< MGET: each element is what GET would return (nil where GET would fail)
 };
 
 struct Command {
-  std::string name;         ///< lower case; subcommands as "client|id"
-  int32_t arity = 0;        ///< as in COMMAND: negative = at least
-  bool write = false;       ///< flag "write", or "may_replicate" for scripts that may write
+  std::string name;    ///< lower case; subcommands as "client|id"
+  int32_t arity = 0;   ///< as in COMMAND: negative = at least
+  bool write = false;  ///< flag "write", or "may_replicate" for scripts that may write
   bool readonly = false;
   bool admin = false;
   bool noscript = false;
   bool movable_keys = false;
-  bool no_auth = false;     ///< may run before authentication
+  bool no_auth = false;  ///< may run before authentication
   bool has_subcommands = false;
   Route route = Route::lane;
   Effect effect = Effect::none;
   Cache cache = Cache::never;
   Resp2Rule resp2 = Resp2Rule::unknown;
-  uint16_t id = 0;          ///< dense, stable within one table; part of a cached variant
+  uint16_t id = 0;  ///< dense, stable within one table; part of a cached variant
+  /// Commands whose keys, blocking or RESP2 form depend on arguments in a way of their own.
+  enum class Options : uint8_t {
+    plain,
+    sort,
+    georadius,
+    georadiusbymember,
+    migrate,
+    xread,
+    pop,  ///< LPOP, RPOP: with a count, null is an array
+    xpending,
+  };
+  Options options = Options::plain;
   struct KeySpec {
     enum class Begin : uint8_t { index, keyword, unknown } begin = Begin::unknown;
     enum class Find : uint8_t { range, keynum, unknown } find = Find::unknown;
-    bool write = false;       ///< anything but RO
-    bool not_key = false;     ///< a channel or the like
+    bool write = false;    ///< anything but RO
+    bool not_key = false;  ///< a channel or the like
     bool incomplete = false;
     std::string keyword;
-    int32_t index = 0;        ///< begin index, or keyword start-from
-    int32_t last = 0, step = 1, limit = 0;               ///< range
+    int32_t index = 0;                      ///< begin index, or keyword start-from
+    int32_t last = 0, step = 1, limit = 0;  ///< range
     int32_t keynum_index = 0, first_key = 0, keynum_step = 1;  ///< keynum
   };
   std::vector<KeySpec> key_specs;
@@ -108,8 +120,8 @@ bool may_block(const Command& command, std::span<const Bytes> args);
 /// The effect of this very request (SORT without STORE, GEORADIUS without STORE … are reads).
 Effect effect_of(const Command& command, std::span<const Bytes> args);
 
-/// How this request's reply is turned into RESP2: mostly command.resp2, but ZRANGE flattens only
-/// WITHSCORES, LPOP's null depends on COUNT, and so on.
+/// How this request's reply is turned into RESP2: mostly command.resp2, but LPOP's null depends on
+/// its count, and XPENDING's short form has nulls of both kinds.
 Resp2Rule resp2_rule_of(const Command& command, std::span<const Bytes> args);
 
 /// Whether this request's reply may be kept (EXISTS with two keys may not, nor ZRANGE with too few
@@ -134,10 +146,15 @@ class CommandTable {
   std::span<const Command> commands() const { return commands_; }
 
  private:
+  CommandTable() = default;
+  void add(Command command);
   void index();
-  std::vector<Command> commands_;
-  std::vector<uint16_t> buckets_;  ///< open addressing on the upper-cased name; 0 = empty, else id + 1
-  uint32_t mask_ = 0;
+  const Command* lookup(Bytes name, const Bytes* subcommand) const;
+
+  std::vector<Command> commands_;  ///< by id
+  std::vector<uint16_t>
+      buckets_;  ///< open addressing on the name in any case; 0 = empty, else id + 1
+  uint64_t mask_ = 0;
 };
 
 }  // namespace nearcached

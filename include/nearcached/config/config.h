@@ -1,13 +1,16 @@
-// Config: everything that can be set, in one immutable value. Every limit of the program lives here.
+// Config: everything that can be set, in one immutable value. Every limit of the program lives
+// here.
 //
 // Sources, later ones win: built-in defaults, the TOML file (-c), the command line, --set. Reading
-// never connects to anything. Every error is one line that names file, line, key and what is accepted.
+// never connects to anything. Every error is one line that names file, line, key and what is
+// accepted.
 #pragma once
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "nearcached/base/log_level.h"
 #include "nearcached/base/result.h"
 
 namespace nearcached {
@@ -17,7 +20,9 @@ struct Address {
   std::string host;
   uint16_t port = 0;
   std::string unix_path;  ///< not empty: a Unix socket
+  /// "127.0.0.1:6380", "[::1]:6380" or "unix:/path": what the configuration accepts.
   std::string to_string() const;
+  bool operator==(const Address&) const = default;
 };
 
 struct UpstreamUrl {
@@ -25,55 +30,61 @@ struct UpstreamUrl {
   std::string user;      ///< empty: none given
   std::string password;  ///< empty: none given
   uint32_t database = 0;
+  bool operator==(const UpstreamUrl&) const = default;
 };
 
 enum class CoherenceMode : uint8_t { automatic, resp3, off };
-enum class LogLevel : uint8_t { trace, debug, info, warn, error };
 
 /// The first [[rule]] whose `keys` glob matches a key decides; unset fields keep [l1]'s value.
 struct Rule {
-  std::string keys;                          ///< Redis glob
-  bool cache = true;                         ///< false: bypass L1
+  std::string keys;   ///< Redis glob
+  bool cache = true;  ///< false: bypass L1
   std::optional<uint64_t> ttl_ms;
   std::optional<uint64_t> negative_ttl_ms;
   std::optional<uint64_t> value_bytes_max;
+  bool operator==(const Rule&) const = default;
 };
 
 struct Config {
   struct Server {
     std::vector<Address> listen{{"127.0.0.1", 6380, {}}};
-    uint32_t threads = 0;                    ///< workers; 0: auto, one per core this process may use
+    uint32_t threads = 0;  ///< workers; 0: auto, one per core this process may use
     uint32_t backlog = 511;
-    uint32_t tcp_keepalive_s = 300;          ///< 0: off
-    uint64_t drain_timeout_ms = 10'000;      ///< SIGTERM: how long accepted requests may take
+    uint32_t tcp_keepalive_s = 300;      ///< 0: off
+    uint64_t drain_timeout_ms = 10'000;  ///< SIGTERM: how long accepted requests may take
+    bool operator==(const Server&) const = default;
   } server;
 
   struct Upstream {
     std::string url = "redis://127.0.0.1:6379";
     UpstreamUrl parsed;
     uint64_t connect_timeout_ms = 2'000;
-    uint64_t timeout_ms = 5'000;             ///< no progress on an outstanding request: link is lost
-    uint64_t reconnect_min_ms = 20;          ///< jittered, doubled up to …
+    uint64_t timeout_ms = 5'000;     ///< no progress on an outstanding request: link is lost
+    uint64_t reconnect_min_ms = 20;  ///< jittered, doubled up to …
     uint64_t reconnect_max_ms = 1'000;
-    uint32_t private_idle_max = 16;          ///< idle private connections kept per worker
-    uint64_t idle_timeout_ms = 60'000;       ///< idle lanes and private connections are closed
+    uint32_t private_idle_max = 16;     ///< idle private connections kept per worker
+    uint64_t idle_timeout_ms = 60'000;  ///< idle lanes and private connections are closed
+    bool operator==(const Upstream&) const = default;
   } upstream;
 
   struct L1 {
     bool enabled = true;
-    uint64_t memory_bytes = 64ull << 20;     ///< the whole process; divided among the workers
-    uint64_t entries_max = 0;                ///< 0: bounded by memory alone
+    uint64_t memory_bytes = 64ull << 20;  ///< the whole process; divided among the workers
+    uint64_t entries_max = 0;             ///< 0: bounded by memory alone
     uint64_t ttl_ms = 60'000;
     uint64_t negative_ttl_ms = 5'000;
-    uint64_t value_bytes_max = 64 * 1024;    ///< longer replies are not kept
+    uint64_t value_bytes_max = 64 * 1024;  ///< longer replies are not kept
+    bool operator==(const L1&) const = default;
   } l1;
 
   struct Coherence {
     CoherenceMode mode = CoherenceMode::automatic;
     uint64_t max_staleness_ms = 500;
-    uint64_t heartbeat_ms = 100;             ///< must be at most half of max_staleness
-    uint64_t stamp_slots = 0;                ///< 0: sized to L1
-    bool trust_script_keys = false;          ///< true: EVAL/FCALL write only the keys they declare
+    /// At most half of max_staleness. Not set: a fifth of max_staleness, between 1 and 100 ms.
+    uint64_t heartbeat_ms = 100;
+    uint64_t stamp_slots = 0;        ///< 0: sized to L1
+    bool trust_script_keys = false;  ///< true: EVAL/FCALL write only the keys they declare
+    bool operator==(const Coherence&) const = default;
   } coherence;
 
   std::vector<Rule> rules;
@@ -81,38 +92,44 @@ struct Config {
   struct Limits {
     uint32_t clients = 10'000;
     uint32_t request_args = 1024 * 1024;
-    uint64_t request_bytes = 1ull << 30;     ///< one request (client-query-buffer-limit)
-    uint64_t bulk_bytes = 512ull << 20;      ///< one argument (proto-max-bulk-len)
-    uint32_t client_inflight = 256;          ///< requests of one client waiting for upstream
-    uint64_t client_output_pause_bytes = 1ull << 20;   ///< above: not read from any more
-    uint64_t client_output_bytes = 256ull << 20;       ///< above, with more than one reply: closed
-    uint64_t client_idle_s = 0;              ///< Redis's `timeout`; 0: never
-    uint64_t upstream_queue_bytes = 256ull << 20;      ///< unsent requests of one lane
-    uint64_t upstream_reply_bytes = 1ull << 30;        ///< one bulk of a reply
-    uint32_t lanes = 64;                     ///< (identity, database, protocol) lanes per worker
-    uint32_t private_connections = 10'000;   ///< pinned sessions per process
-    uint32_t flights = 65'536;               ///< fills under way per worker
-    uint32_t transaction_keys = 65'536;      ///< keys remembered for one MULTI; above: drop everything
+    uint64_t request_bytes = 1ull << 30;  ///< one request (client-query-buffer-limit)
+    uint64_t bulk_bytes = 512ull << 20;   ///< one argument (proto-max-bulk-len)
+    uint32_t client_inflight = 256;       ///< requests of one client waiting for upstream
+    uint64_t client_output_pause_bytes = 1ull << 20;  ///< above: not read from any more
+    uint64_t client_output_bytes = 256ull << 20;      ///< above, with more than one reply: closed
+    uint64_t client_idle_s = 0;                       ///< Redis's `timeout`; 0: never
+    uint64_t upstream_queue_bytes = 256ull << 20;     ///< unsent requests of one lane
+    uint64_t upstream_reply_bytes = 1ull << 30;       ///< one bulk of a reply
+    uint32_t lanes = 64;                    ///< (identity, database, protocol) lanes per worker
+    uint32_t private_connections = 10'000;  ///< pinned sessions per process
+    uint32_t flights = 65'536;              ///< fills under way per worker
+    uint32_t transaction_keys = 65'536;  ///< keys remembered for one MULTI; above: drop everything
+    bool operator==(const Limits&) const = default;
   } limits;
 
   struct Security {
-    bool require_auth = false;               ///< clients must AUTH before anything else
+    bool require_auth = false;  ///< clients must AUTH before anything else
     /// Command names (lower case; "config|set" for a subcommand) that answer an error.
-    std::vector<std::string> refuse{"shutdown", "debug", "replicaof", "slaveof", "failover",
-                                    "sync", "psync", "replconf"};
-    std::vector<std::string> allow;          ///< taken off `refuse`
+    std::vector<std::string> refuse{"shutdown", "debug", "replicaof", "slaveof",
+                                    "failover", "sync",  "psync",     "replconf"};
+    std::vector<std::string> allow;  ///< taken off `refuse`
+    bool operator==(const Security&) const = default;
   } security;
 
   struct Log {
     LogLevel level = LogLevel::info;
-    std::string file;                        ///< empty: standard error
+    std::string file;  ///< empty: standard error
+    bool operator==(const Log&) const = default;
   } log;
+
+  bool operator==(const Config&) const = default;
 };
 
-/// What the command line asked for.
+/// What the command line asked for. --help and --version are already answered on standard output
+/// (Action::exit); a wrong option is an Error like any other.
 struct CommandLine {
   enum class Action : uint8_t { run, check, print_config, exit } action = Action::run;
-  int exit_code = 0;        ///< for Action::exit (--help, --version, or a wrong option; already printed)
+  int exit_code = 0;  ///< for Action::exit
   Config config;
 };
 

@@ -1,12 +1,13 @@
 // The L1 table: replies kept in this worker's memory, under an honest byte budget.
 //
 // A key of the table is (space, key, variant): `space` is the life of one lane (identity, database,
-// epoch: coherence/lane_epoch.h), so another user's or database's reply can never match and dropping
-// a space is O(1): it is simply never asked for again. `variant` is the command and its arguments
-// behind the key. `stamp` is kept for the caller, which compares it (coherence/stamp_table.h); the
-// table never interprets it, except through `is_dead` when it looks for memory.
-// Expiry is exact on read. Every byte counts against the budget: index, headers, keys, values and
-// the allocator's rounding. Not thread-safe: one table per worker. Time is an argument, in ms.
+// epoch: coherence/lane_epoch.h), so another user's or database's reply can never match and
+// dropping a space is O(1): it is simply never asked for again. `variant` is the command and its
+// arguments behind the key. `stamp` is kept for the caller, which compares it
+// (coherence/stamp_table.h); the table never interprets it, except through `is_dead` when it looks
+// for memory. Expiry is exact on read. Every byte counts against the budget: index, headers, keys,
+// values and the allocator's rounding. Not thread-safe: one table per worker. Time is an argument,
+// in ms.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -19,20 +20,20 @@
 namespace nearcached {
 
 struct L1Key {
-  uint64_t hash;   ///< hash_key(key): of the key alone
+  uint64_t hash;  ///< hash_key(key): of the key alone
   uint32_t space;
   uint16_t command;  ///< Command::id
   Bytes key;
-  Bytes variant;   ///< arguments behind the key, each as u32 length + bytes; empty for GET
+  Bytes variant;  ///< arguments behind the key, each as u32 length + bytes; empty for GET
 };
 
 struct L1Hit {
-  Bytes reply;          ///< whole RESP3 reply; valid until the next non-const call on the table
+  Bytes reply;  ///< whole RESP3 reply; valid until the next non-const call on the table
   uint64_t stamp;
   uint64_t filled_ms;
   uint64_t expires_ms;
-  bool plain;           ///< the same bytes in RESP2
-  bool negative;        ///< the key did not exist
+  bool plain;     ///< the same bytes in RESP2
+  bool negative;  ///< the key did not exist
 };
 
 struct L1Fill {
@@ -50,8 +51,8 @@ struct L1Entry {  ///< for INSPECT
   Bytes key;
   Bytes variant;
   uint32_t reply_bytes;
-  uint32_t bytes;       ///< charged against the budget
-  uint32_t accesses;    ///< saturating
+  uint32_t bytes;     ///< charged against the budget
+  uint32_t accesses;  ///< saturating
   uint64_t stamp;
   uint64_t filled_ms;
   uint64_t expires_ms;
@@ -60,11 +61,11 @@ struct L1Entry {  ///< for INSPECT
 
 struct L1Stats {
   uint64_t items = 0;
-  uint64_t used_bytes = 0;    ///< everything that counts against the budget
+  uint64_t used_bytes = 0;  ///< everything that counts against the budget
   uint64_t budget_bytes = 0;
-  uint64_t evictions = 0;     ///< live items pushed out by the budget
-  uint64_t expired = 0;       ///< items dropped because their time was over
-  uint64_t reclaimed = 0;     ///< items dropped because they were dead (stale stamp or space)
+  uint64_t evictions = 0;  ///< live items pushed out by the budget
+  uint64_t expired = 0;    ///< items dropped because their time was over
+  uint64_t reclaimed = 0;  ///< items dropped because they were dead (stale stamp or space)
   uint64_t rejected_too_big = 0;
 };
 
@@ -81,9 +82,14 @@ class L1Table {
 
   /// The item, or nullopt-like false. An item past its time is dropped here. Counts as an access.
   bool find(const L1Key& key, uint64_t now_ms, L1Hit& hit);
-  /// Prefetches the memory that find(key) will touch first.
-  void prefetch(uint64_t hash) const;
-  /// Stores or replaces. False if it cannot fit (larger than an eighth of the budget, or budget 0).
+  /// Prefetches the index line that find(key) will read first. Of the whole key, because variants
+  /// of one key are spread over the index.
+  void prefetch(const L1Key& key) const;
+  /// Prefetches the item itself; call it once the line of prefetch() has had time to arrive.
+  void prefetch_item(const L1Key& key) const;
+  /// Stores or replaces. False if nothing was stored: already past its time, larger than an eighth
+  /// of the budget, or budget 0. What was there before under this key is gone in any case.
+  /// `fill` must not point into the table's own memory. A life longer than 49 days is cut to that.
   bool put(const L1Key& key, const L1Fill& fill, uint64_t now_ms);
   /// Drops one item; true if it was there.
   bool erase(const L1Key& key);
@@ -91,7 +97,8 @@ class L1Table {
 
   /// All items of this key in any space and variant, for INSPECT: walks the whole table.
   void inspect(Bytes key, const std::function<void(const L1Entry&)>& visit) const;
-  /// Reclaims a few expired or dead items; call once per loop turn. O(1).
+  /// Reclaims a few expired or dead items; call once per loop turn. O(1), and nothing at all when
+  /// `now_ms` has not moved since the last call.
   void sweep(uint64_t now_ms);
   const L1Stats& stats() const;
   /// Verifies every internal invariant; for tests. Aborts on a violation.

@@ -14,8 +14,8 @@ class ReplyScanner {
  public:
   enum class Status : uint8_t {
     need_more,  ///< all of `in` belongs to the current reply, which goes on
-    done,       ///< the current reply ends after `consumed` bytes; the scanner is ready for the next
-    bad,        ///< not RESP, or a length beyond the limits: the connection is to be dropped
+    done,  ///< the current reply ends after `consumed` bytes; the scanner is ready for the next
+    bad,   ///< not RESP, or a length beyond the limits: the connection is to be dropped
   };
   struct Step {
     Status status;
@@ -32,16 +32,24 @@ class ReplyScanner {
   void reset();
 
  private:
-  enum class Where : uint8_t { type, line, header, payload };
+  enum class Where : uint8_t { type, line, header, payload, payload_cr, payload_lf };
+
+  const char* element(const char* p, const char* end);
+  const char* resume(const char* p, const char* end);
+  const char* line(const char* p, const char* end);
+  const char* header(const char* p, const char* end);
+  bool header_done(int64_t n);
+  void element_done();
+
   uint64_t bulk_bytes_max_;
   uint64_t elements_left_ = 0;  ///< elements still to come, the current one included
-  uint64_t skip_ = 0;           ///< payload bytes (with CRLF) still to skip
+  uint64_t payload_left_ = 0;   ///< bytes of the current payload still to come
+  uint64_t number_ = 0;         ///< of the current header; in a line: its bytes so far
   Where where_ = Where::type;
   char type_ = 0;
-  bool seen_cr_ = false;
+  bool seen_cr_ = false;  ///< the last byte seen of the line or header is CR
   bool negative_ = false;
   uint8_t digits_ = 0;
-  uint64_t number_ = 0;
 };
 
 }  // namespace nearcached

@@ -1,11 +1,12 @@
 // Resp2Converter: a RESP3 reply → the bytes that Redis itself would have sent to a RESP2 client.
 //
 // Bulk strings, integers, simple strings, errors and arrays are the same in both; maps, sets,
-// doubles, booleans, big numbers and verbatim strings have one RESP2 form each. Two things depend on
-// the command: how `_` is written and whether pairs nest. The rule says which (command/table.h holds
-// one per command). Incremental: chunks may be split anywhere. Pure.
+// doubles, booleans, big numbers and verbatim strings have one RESP2 form each. Two things depend
+// on the command: how `_` is written and whether pairs nest. The rule says which (command/table.h
+// holds one per command). Incremental: chunks may be split anywhere. Pure.
 #pragma once
 #include <cstdint>
+#include <string>
 
 #include "nearcached/base/buffer.h"
 #include "nearcached/base/bytes.h"
@@ -15,9 +16,9 @@ namespace nearcached {
 enum class Resp2Rule : uint8_t {
   null_bulk,      ///< `_` is `$-1`
   null_array,     ///< `_` is `*-1`
-  flatten_pairs,  ///< `*n` of `*2` pairs at depth 1 becomes one flat `*2n` (ZRANGE … WITHSCORES);
-                  ///< a top-level array whose elements are not all arrays of two stays as it is;
-                  ///< `_` is `$-1`
+  flatten_pairs,  ///< a top-level `*n` whose first element is a `*2` becomes one flat `*2n`
+                  ///< (ZRANGE … WITHSCORES): a stream cannot look ahead, so the first decides for
+                  ///< all. Any other reply stays as it is; `_` is `$-1`
   unknown,        ///< does not follow from the bytes: ask the server over RESP2 instead
 };
 
@@ -33,19 +34,31 @@ class Resp2Converter {
   static bool same_in_resp2(Bytes reply);
 
  private:
-  void header(char type, Bytes line, Buffer& out);
+  enum class Pairs : uint8_t {
+    none,   ///< nothing to flatten (any more)
+    top,    ///< the reply's own header is still to come
+    first,  ///< it was `*n`, held back until the first element tells pairs from the rest
+    flat,   ///< every element is a pair
+  };
+
+  bool passes_through() const { return pairs_ == Pairs::none && dropped_left_ == 0; }
+  const char* payload(const char* p, const char* end, Buffer& out);
+  const char* collect_line(const char* p, const char* end, Buffer& out);
+  void convert(Bytes line, Buffer& out);
+  void convert_scalar(Bytes line, Buffer& out);
+  void drop(char type, int64_t n);
+  bool flatten(char type, int64_t n, Buffer& out);
 
   Resp2Rule rule_ = Resp2Rule::null_bulk;
-  uint32_t depth_ = 0;
-  uint64_t payload_left_ = 0;   ///< bytes of a bulk (with CRLF) to copy through
-  uint64_t payload_skip_ = 0;   ///< bytes of a verbatim string's "txt:" to drop
-  uint64_t top_elements_ = 0;
-  bool dropping_attribute_ = false;
-  uint64_t attribute_left_ = 0;
-  uint32_t line_size_ = 0;      ///< a header line that is not complete yet
-  char line_[64];
-  char type_ = 0;
-  bool copying_line_ = false;   ///< inside a simple string, error or integer: copied as it comes
+  Pairs pairs_ = Pairs::none;
+  uint64_t top_elements_ = 0;  ///< of the header that is held back
+  uint64_t child_left_ = 0;    ///< elements to come of the current pair, nested ones included
+  uint64_t dropped_left_ = 0;  ///< elements to come of an attribute
+  // What is to be done with the next bytes, in this order; then a line follows.
+  uint64_t skip_left_ = 0;      ///< drop
+  uint64_t sanitize_left_ = 0;  ///< copy, CR and LF as spaces (a blob error becomes one line)
+  uint64_t copy_left_ = 0;      ///< copy
+  std::string line_;            ///< a line that is not complete yet
 };
 
 }  // namespace nearcached

@@ -1,0 +1,239 @@
+// Requests are parsed where they were read; only what cannot be handled yet is copied into in_.
+// Every way a session can stand still (waiting for its turn, for a lane, for the client to read) ends
+// in wake() or on_drained(), which put it on the worker's list of sessions to resume.
+#include "client/session.h"
+
+#include <algorithm>
+
+#include "nearcached/resp/writer.h"
+
+namespace nearcached {
+namespace {
+
+// While it stands still, a session may still be read into memory up to this much (so that a pipeline
+// is not cut into single reads), then the socket's own buffer is the limit.
+constexpr size_t kStandingInputBytes = 256 * 1024;
+
+RequestLimits limits_of(const Config& config) {
+  RequestLimits limits;
+  limits.args_max = config.limits.request_args;
+  limits.bulk_bytes_max = config.limits.bulk_bytes;
+  return limits;
+}
+
+}  // namespace
+
+Session::Session(Loop& loop, Owner& owner, const Config& config, SessionRef reference,
+                 uint64_t identifier)
+    : ref(reference),
+      id(identifier),
+      owner_(owner),
+      config_(config),
+      stream_(loop, *this),
+      parser_(limits_of(config)) {}
+
+bool Session::open(int fd, bool is_unix) {
+  if (!stream_.open(fd, is_unix, config_.server.tcp_keepalive_s)) return false;
+  created_ns = active_ns = owner_.now_ns();
+  stream_.start_reading();
+  return true;
+}
+
+std::span<char> Session::read_space() {
+  // A big argument is read straight into its place, in steps of what has already arrived.
+  if (!partial_ || parser_.bytes_needed() < in_.size() + Loop::kReadBytes) return {};
+  const size_t step = std::clamp<size_t>(in_.size(), Loop::kReadBytes, 16u << 20);
+  return {in_.reserve(step), step};
+}
+
+void Session::on_read(Bytes bytes) {
+  active_ns = owner_.now_ns();
+  if (finishing_) return;  // what comes after QUIT is not read, as in Redis
+  if (in_.empty()) {
+    const size_t consumed = process(bytes);
+    if (closing()) return;
+    if (consumed < bytes.size()) in_.append(bytes.substr(consumed));
+  } else {
+    if (bytes.data() == in_.data() + in_.size())
+      in_.commit(bytes.size());
+    else
+      in_.append(bytes);
+    const size_t consumed = process(in_.readable());
+    if (closing()) return;
+    in_.consume(consumed);
+  }
+  if (in_.size() > config_.limits.request_bytes && partial_) {
+    owner_.on_limit(request_too_big);
+    return close();
+  }
+  settle();
+}
+
+// Handles requests from `bytes` until they end or the session must stand still.
+size_t Session::process(Bytes bytes) {
+  size_t done = 0;
+  Request request;
+  partial_ = false;
+  processing_ = true;
+  while (!waiting_ && !finishing_ && done < bytes.size() && !must_pause()) {
+    size_t consumed = 0;
+    const ParseStatus status = parser_.parse(bytes.substr(done), request, consumed);
+    if (status == ParseStatus::need_more) {
+      done += consumed;
+      partial_ = done < bytes.size();
+      break;
+    }
+    if (status == ParseStatus::protocol_error) {
+      skip_this = reply_off = false;
+      reply("-ERR " + parser_.error() + "\r\n");
+      close_when_done();
+      done = bytes.size();
+      break;
+    }
+    if (owner_.on_request(*this, request) == Outcome::later) {
+      waiting_ = true;
+      parser_.reset();
+      break;
+    }
+    done += consumed;
+    skip_this = skip_next;
+    skip_next = false;
+    if (closing()) break;
+  }
+  processing_ = false;
+  return done;
+}
+
+bool Session::must_pause() {
+  if (replies_.outstanding() >= config_.limits.client_inflight) {
+    if (!paused_) owner_.on_limit(inflight_paused);
+    paused_ = true;
+  } else if (output_bytes() > config_.limits.client_output_pause_bytes) {
+    // What has been answered may go out now: that the socket takes it is the usual case.
+    if (!stream_.flush(replies_.out())) {
+      paused_ = true;  // broken: the stream's error callback or the next flush closes
+    } else if (output_bytes() > config_.limits.client_output_pause_bytes) {
+      if (!paused_) owner_.on_limit(output_paused);
+      paused_ = true;
+    }
+  }
+  return paused_;
+}
+
+// After handling: read on, stand still, or close.
+void Session::settle() {
+  if (closing()) return;
+  const bool still = waiting_ || paused_;
+  if (still && in_.size() >= kStandingInputBytes)
+    stream_.stop_reading();
+  else if (!eof_ && !stream_.reading())
+    stream_.start_reading();
+  const bool done = replies_.empty() && output_bytes() == 0;
+  if (!done || still) return;
+  if (finishing_ || eof_)
+    close();
+  else if (draining_ && in_.empty())
+    close();
+}
+
+void Session::resume() {
+  resumable_ = false;
+  if (closing()) return;
+  paused_ = waiting_ = false;
+  if (!in_.empty() && !finishing_) {
+    const size_t consumed = process(in_.readable());
+    if (closing()) return;
+    in_.consume(consumed);
+  }
+  settle();
+}
+
+void Session::wake() {
+  if ((!waiting_ && !paused_ && !eof_ && !finishing_ && !draining_) || resumable_ || closing()) return;
+  resumable_ = true;
+  owner_.on_resumable(*this);
+}
+
+void Session::mark_dirty() {
+  if (dirty_) return;
+  dirty_ = true;
+  owner_.on_dirty(*this);
+}
+
+void Session::reply(Bytes bytes) {
+  if (replies_.empty()) {
+    if (!muted()) direct_out().append(bytes);
+    return;
+  }
+  replies_.deliver(reserve(), bytes, true);
+}
+
+void Session::deliver(ReplyQueue::Slot slot, Bytes bytes, bool last) {
+  replies_.deliver(slot, bytes, last);
+  mark_dirty();
+  if (last) wake();
+  // One huge reply may be as long as the server sends it; several may not pile up without limit.
+  if (output_bytes() > config_.limits.client_output_bytes && replies_.outstanding() > 1) {
+    owner_.on_limit(output_closed);
+    close();
+  }
+}
+
+void Session::release(ReplyQueue::Slot slot) {
+  replies_.release(slot);
+  mark_dirty();
+  wake();
+}
+
+void Session::out_of_band(Bytes bytes) {
+  replies_.out_of_band(bytes);
+  mark_dirty();
+  if (output_bytes() > config_.limits.client_output_bytes) {
+    owner_.on_limit(output_closed);
+    close();
+  }
+}
+
+void Session::flush() {
+  dirty_ = false;
+  if (closing()) return;
+  if (!stream_.flush(replies_.out())) return close();
+  if (paused_ && output_bytes() <= config_.limits.client_output_pause_bytes / 2) wake();
+  settle();
+}
+
+void Session::on_drained() {
+  if (!stream_.flush(replies_.out())) return close();
+  if (output_bytes() <= config_.limits.client_output_pause_bytes / 2) wake();
+  settle();
+}
+
+void Session::on_eof() {
+  eof_ = true;
+  // Redis gives a blocked client up when it hangs up; everybody else still gets the replies.
+  if (gives_up_on_eof) return close();
+  wake();
+  settle();
+}
+
+void Session::on_error(int) { close(); }
+
+void Session::close_when_done() {
+  finishing_ = true;
+  mark_dirty();
+}
+
+void Session::drain() {
+  draining_ = true;
+  wake();
+}
+
+void Session::close() {
+  if (closing()) return;
+  owner_.on_closing(*this);
+  stream_.close();
+}
+
+void Session::on_closed(Stream&) { owner_.on_closed(*this); }
+
+}  // namespace nearcached

@@ -1,0 +1,135 @@
+// Session: one client connection: its bytes in, its requests, its replies out.
+//
+// A session parses what it reads and offers each request to its Owner (the router), which answers at
+// once, takes a reply slot, or asks to be offered the same request again later (`later`: earlier
+// replies must be out first, or a lane must be ready). It is not read from while its replies pile up
+// (limits.client_output_pause) or too many requests are outstanding (limits.client_inflight), and
+// closed beyond limits.client_output.
+// Thread: its worker's. Lifetime: owned by the worker's session table; others hold a SessionRef,
+// which dies with close().
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "client/reply_queue.h"
+#include "loop/loop.h"
+#include "nearcached/coherence/rules.h"
+#include "nearcached/config/config.h"
+#include "nearcached/resp/request_parser.h"
+#include "upstream/connection.h"
+
+namespace nearcached {
+
+struct Lane;
+struct Pin;
+
+class Session final : private Stream::Handler {
+ public:
+  enum class Outcome : uint8_t {
+    done,   ///< answered, or a slot is reserved for the answer
+    later,  ///< offer the same request again when resume() has been called
+  };
+  class Owner {
+   public:
+    virtual ~Owner() = default;
+    virtual Outcome on_request(Session& session, const Request& request) = 0;
+    virtual void on_dirty(Session& session) = 0;      ///< has something to flush at the turn's end
+    virtual void on_resumable(Session& session) = 0;  ///< wants resume() at the turn's end
+    virtual void on_closing(Session& session) = 0;    ///< let go of everything that refers to it
+    virtual void on_closed(Session& session) = 0;     ///< may be destroyed (not from inside this call)
+    virtual void on_limit(uint8_t which) = 0;         ///< counts a limit that was hit (Limit)
+    virtual uint64_t now_ns() = 0;                    ///< refreshes and returns the worker's clock
+  };
+  enum Limit : uint8_t { output_closed, output_paused, inflight_paused, request_too_big };
+
+  Session(Loop& loop, Owner& owner, const Config& config, SessionRef ref, uint64_t id);
+
+  /// Takes over an accepted socket and starts reading.
+  bool open(int fd, bool is_unix);
+  void close();
+  /// No more requests are taken; closes once every reply is out.
+  void close_when_done();
+  /// Closes as soon as nothing is outstanding and no request is half read (SIGTERM).
+  void drain();
+  void flush();
+  void resume();
+  /// Tries again later what answered Outcome::later.
+  void wake();
+
+  /// A complete local reply, in its turn.
+  void reply(Bytes bytes);
+  ReplyQueue::Slot reserve() { return replies_.reserve(muted()); }
+  void deliver(ReplyQueue::Slot slot, Bytes bytes, bool last);
+  void hold(ReplyQueue::Slot slot) { replies_.hold(slot); }
+  void release(ReplyQueue::Slot slot);
+  void out_of_band(Bytes bytes);
+  /// Room for a reply that is given at once; only while nothing is outstanding.
+  Buffer& direct_out() {
+    mark_dirty();
+    return replies_.out();
+  }
+  bool muted() const { return reply_off || skip_this; }
+
+  bool outstanding() const { return !replies_.empty(); }
+  size_t output_bytes() const { return replies_.bytes() + stream_.unsent_bytes(); }
+  size_t input_bytes() const { return in_.size(); }
+  bool closing() const { return stream_.closing(); }
+  std::string peer_name() const { return stream_.peer_name(); }
+  std::string local_name() const { return stream_.local_name(); }
+  int fd() const { return stream_.fd(); }
+  void set_unauthenticated(bool value) { parser_.set_unauthenticated(value); }
+
+  // The connection's state as Redis would keep it; owned by the router's code.
+  const SessionRef ref;
+  const uint64_t id;
+  uint64_t created_ns = 0;
+  uint64_t active_ns = 0;
+  uint8_t resp = 2;
+  bool reply_off = false;      ///< CLIENT REPLY OFF
+  bool skip_this = false;      ///< the request being handled gets no reply (CLIENT REPLY SKIP)
+  bool skip_next = false;
+  bool authenticated = false;
+  uint32_t database = 0;
+  std::shared_ptr<const Identity> identity;
+  std::string name;
+  uint16_t last_command = UINT16_MAX;  ///< Command::id; for CLIENT LIST
+  Lane* lane = nullptr;
+  Pin* pin = nullptr;
+  bool gives_up_on_eof = false;  ///< blocked upstream: hanging up ends the request, as in Redis
+  coherence::SessionView view;
+  const void* last_connection = nullptr;  ///< where its last request went; compared, never followed
+  uint64_t last_sequence = 0;             ///< that request's place on that connection
+
+ private:
+  void on_read(Bytes bytes) override;
+  std::span<char> read_space() override;
+  void on_eof() override;
+  void on_connected(int) override {}
+  void on_error(int status) override;
+  void on_drained() override;
+  void on_closed(Stream& stream) override;
+
+  void mark_dirty();
+  size_t process(Bytes bytes);
+  bool must_pause();
+  void settle();
+
+  Owner& owner_;
+  const Config& config_;
+  Stream stream_;
+  RequestParser parser_;
+  Buffer in_;
+  ReplyQueue replies_;
+  bool dirty_ = false;
+  bool resumable_ = false;
+  bool waiting_ = false;      ///< a request answered Outcome::later
+  bool paused_ = false;       ///< too much outstanding or unread by the client
+  bool eof_ = false;
+  bool finishing_ = false;    ///< close_when_done
+  bool draining_ = false;
+  bool processing_ = false;
+  bool partial_ = false;      ///< in_ begins with a request that is not complete
+};
+
+}  // namespace nearcached

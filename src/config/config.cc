@@ -1,0 +1,117 @@
+// Gathering, checking and printing the whole. A key's own value is checked where it is assigned
+// (codec.cc); here is only what takes two keys. Checks run once, at the end: halfway, a file and an
+// option that fit each other would contradict the defaults.
+#include "nearcached/config/config.h"
+
+#include <algorithm>
+#include <array>
+
+#include "config/keys.h"
+#include "config/loader.h"
+#include "nearcached/base/check.h"
+
+namespace nearcached {
+namespace config {
+namespace {
+
+// lower × factor ≤ upper. Both keys have the same kind.
+struct Ordering {
+  std::string_view section;
+  std::string_view lower;
+  std::string_view upper;
+  uint64_t factor;
+};
+
+constexpr std::array kOrderings{
+    Ordering{"upstream", "reconnect_min", "reconnect_max", 1},
+    Ordering{"coherence", "heartbeat", "max_staleness", 2},
+    Ordering{"limits", "bulk", "request", 1},
+    Ordering{"limits", "client_output_pause", "client_output", 1},
+};
+
+uint64_t number_of(const ConfigKey& key, Config& config) {
+  const Field field = key.field(config);
+  if (auto* const* narrow = std::get_if<uint32_t*>(&field)) return **narrow;
+  return *std::get<uint64_t*>(field);
+}
+
+void append_section(std::string& out, std::string_view header) {
+  out.append(out.empty() ? "" : "\n").append(header).append("\n");
+}
+
+void append_key(std::string& out, const Key& key, const std::string& value) {
+  if (value.empty()) return;
+  out.append("# ").append(key.doc).append("\n");
+  out.append(key.name).append(" = ").append(value).append("\n");
+}
+
+}  // namespace
+
+const ConfigKey* find_config_key(std::string_view section, std::string_view name) {
+  for (const ConfigKey& key : config_keys())
+    if (key.section == section && key.name == name) return &key;
+  return nullptr;
+}
+
+Result<void> Loader::set(const ConfigKey& key, const std::string& subject, const Given& given) {
+  const Result<void> assigned = assign(key, key.field(config_), given);
+  if (!assigned) return Error{subject + " = " + assigned.error().detail};
+  subjects_[&key] = subject;
+  return {};
+}
+
+Result<void> Loader::check_orderings() {
+  for (const Ordering& ordering : kOrderings) {
+    const ConfigKey* lower = find_config_key(ordering.section, ordering.lower);
+    const ConfigKey* upper = find_config_key(ordering.section, ordering.upper);
+    NC_CHECK(lower != nullptr && upper != nullptr);
+    if (number_of(*lower, config_) <= number_of(*upper, config_) / ordering.factor) continue;
+    const auto show = [&](const ConfigKey& key) { return format(key, key.field(config_)); };
+    const auto name = [&](const ConfigKey& key) {
+      return key.full_name() + " (" + show(key) + ")";
+    };
+    const std::string half = ordering.factor == 2 ? "half of " : "";
+    const std::string twice = ordering.factor == 2 ? "twice " : "";
+    // The defaults fit each other, so at least one of the two was set: that one is blamed.
+    if (const auto at = subjects_.find(lower); at != subjects_.end())
+      return Error{at->second + " = " + show(*lower) + ": at most " + half + name(*upper)};
+    return Error{subjects_.at(upper) + " = " + show(*upper) + ": at least " + twice + name(*lower)};
+  }
+  return {};
+}
+
+Result<Config> Loader::finish() {
+  // A smaller --max-staleness alone must be a working configuration.
+  auto& coherence = config_.coherence;
+  if (!subjects_.contains(find_config_key("coherence", "heartbeat")))
+    coherence.heartbeat_ms = std::clamp<uint64_t>(coherence.max_staleness_ms / 5, 1, 100);
+  if (const Result<void> ordered = check_orderings(); !ordered) return ordered.error();
+  return std::move(config_);
+}
+
+}  // namespace config
+
+Result<Config> parse_config(const std::string& text, const std::string& name) {
+  config::Loader loader;
+  if (const Result<void> read = loader.read_toml(text, name); !read) return read.error();
+  return loader.finish();
+}
+
+std::string print_config(const Config& original) {
+  Config config = original;  // the accessors of the table give out mutable fields
+  std::string out;
+  std::string_view section;
+  for (const config::ConfigKey& key : config::config_keys()) {
+    if (key.section != section) config::append_section(out, "[" + std::string(key.section) + "]");
+    section = key.section;
+    config::append_key(out, key, config::format(key, key.field(config)));
+  }
+  for (Rule& rule : config.rules) {
+    config::append_section(out, "[[rule]]");
+    for (const config::RuleKey& key : config::rule_keys())
+      config::append_key(out, key, config::format(key, key.field(rule)));
+  }
+  return out;
+}
+
+}  // namespace nearcached

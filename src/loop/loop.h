@@ -1,0 +1,189 @@
+// The event loop and what lives on it: the only module that includes <uv.h>.
+//
+// Thread: everything here belongs to the thread that runs its Loop, except Mailbox::post().
+// Lifetime: a handle's memory may go only after its close callback; so Stream, Timer and Mailbox are
+// closed with close(), and say when they are done. Nothing is destroyed from inside its own callback.
+#pragma once
+#include <uv.h>
+
+#include <atomic>
+#include <functional>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "nearcached/base/buffer.h"
+#include "nearcached/base/bytes.h"
+#include "nearcached/base/result.h"
+#include "nearcached/config/config.h"
+
+namespace nearcached {
+
+class Loop {
+ public:
+  static constexpr size_t kReadBytes = 128 * 1024;
+
+  Loop();
+  ~Loop();
+  Loop(const Loop&) = delete;
+  Loop& operator=(const Loop&) = delete;
+
+  void run();
+  /// Makes run() return once every handle is closed or unreferenced.
+  void stop() { uv_stop(&loop_); }
+  /// Called once per turn, when everything the turn brought (reads, timers, tasks) has been handled
+  /// and before the loop sleeps: the place to flush.
+  void on_turn_end(std::function<void()> callback);
+  /// Closes the loop's own handles; run() then returns when the others are closed too.
+  void close();
+
+  uv_loop_t* raw() { return &loop_; }
+  std::span<char> read_buffer() { return {read_buffer_.data(), read_buffer_.size()}; }
+
+ private:
+  uv_loop_t loop_;
+  uv_prepare_t prepare_;
+  std::function<void()> turn_end_;
+  std::vector<char> read_buffer_;
+};
+
+/// A repeating timer. Must be closed before it is destroyed; destruction before the close callback
+/// is safe because the uv handle is owned separately.
+class Timer {
+ public:
+  Timer(Loop& loop, std::function<void()> callback);
+  ~Timer() { close(); }
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+  void start(uint64_t first_ms, uint64_t repeat_ms);
+  void stop();
+  void close();
+
+ private:
+  struct Handle {
+    uv_timer_t timer;
+    std::function<void()> callback;
+  };
+  Handle* handle_;
+};
+
+/// Tasks from other threads, run on the loop in the order posted. For control work only: it locks.
+class Mailbox {
+ public:
+  using Task = std::function<void()>;
+  explicit Mailbox(Loop& loop);
+  /// Any thread. False: the mailbox is closed and the task will never run.
+  bool post(Task task);
+  void close();
+
+ private:
+  void drain();
+  uv_async_t async_;
+  std::mutex mutex_;
+  std::vector<Task> tasks_;
+  bool closed_ = false;
+};
+
+/// A connected byte stream, TCP or Unix socket.
+class Stream {
+ public:
+  class Handler {
+   public:
+    virtual ~Handler() = default;
+    /// `bytes` lie in the loop's read buffer (or in what read_space() gave) until the call returns.
+    virtual void on_read(Bytes bytes) = 0;
+    /// Where to read to; default: the loop's buffer.
+    virtual std::span<char> read_space() { return {}; }
+    virtual void on_eof() = 0;                  ///< the peer sends no more; writing still works
+    virtual void on_connected(int status) = 0;  ///< connect() finished: 0 or a uv error
+    virtual void on_error(int status) = 0;      ///< broken; the owner closes
+    virtual void on_drained() = 0;              ///< an earlier partial write is complete
+    virtual void on_closed(Stream& stream) = 0; ///< it may be destroyed now
+  };
+
+  Stream(Loop& loop, Handler& handler) : loop_(loop), handler_(handler) {}
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  /// Takes over an accepted socket. False: it is broken (and closed by the caller).
+  bool open(int fd, bool is_unix, unsigned keepalive_s);
+  /// Starts connecting; the end is on_connected(). For a host name, resolves it anew each time.
+  void connect(const Address& address, unsigned keepalive_s);
+  void start_reading();
+  void stop_reading();
+  bool reading() const { return reading_; }
+  /// Writes what it can now; what is left is sent when the socket takes it (on_drained tells).
+  /// While such a rest is under way nothing is taken from `out`. False: the stream is broken.
+  bool flush(Buffer& out);
+  /// Bytes handed over and not yet taken by the kernel.
+  size_t unsent_bytes() const { return rest_.size(); }
+  /// Sends FIN once everything is written. Nothing may be written after it.
+  void shutdown_write();
+  void close();
+  bool closing() const { return closing_; }
+  int fd() const;
+  std::string peer_name() const;
+  std::string local_name() const;
+
+ private:
+  uv_stream_t* stream() { return reinterpret_cast<uv_stream_t*>(&handle_); }
+  const uv_stream_t* stream() const { return reinterpret_cast<const uv_stream_t*>(&handle_); }
+  uv_handle_t* handle() { return reinterpret_cast<uv_handle_t*>(&handle_); }
+  void init(bool is_unix);
+  void resolved(int status, addrinfo* result);
+
+  Loop& loop_;
+  Handler& handler_;
+  union {
+    uv_tcp_t tcp;
+    uv_pipe_t pipe;
+  } handle_;
+  bool initialised_ = false;
+  bool is_unix_ = false;
+  bool reading_ = false;
+  bool closing_ = false;
+  bool writing_ = false;
+  bool shutdown_ = false;
+  unsigned keepalive_s_ = 0;
+  uint16_t port_ = 0;
+  Buffer rest_;            ///< owned by the write under way
+  uv_write_t write_;
+  uv_connect_t connect_;
+  uv_getaddrinfo_t* resolving_ = nullptr;
+};
+
+/// A listening socket; every accepted connection is handed over as a file descriptor.
+class Listener {
+ public:
+  using OnAccept = std::function<void(int fd, bool is_unix)>;
+  Listener(Loop& loop, OnAccept on_accept);
+  /// The error names the address and the reason.
+  Result<void> listen(const Address& address, unsigned backlog);
+  void close();
+  ~Listener() { close(); }
+
+ private:
+  struct Handle;
+  Loop& loop_;
+  OnAccept on_accept_;
+  Handle* handle_ = nullptr;
+  std::string unix_path_;
+};
+
+/// Calls back on the loop when the process receives the signal. Closed on destruction.
+class Signal {
+ public:
+  Signal(Loop& loop, int number, std::function<void()> callback);
+  ~Signal();
+
+ private:
+  struct Handle {
+    uv_signal_t signal;
+    std::function<void()> callback;
+  };
+  Handle* handle_;
+};
+
+}  // namespace nearcached

@@ -1,0 +1,295 @@
+// Stream and Listener: sockets on the loop.
+//
+// Writing: what the kernel takes at once costs one system call and no request object; only a rest
+// goes through uv_write, whose buffer is moved in (never copied) and belongs to it until it is done.
+// Reading: into the loop's one buffer, unless the owner offers room of its own for a big value.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "loop/loop.h"
+
+namespace nearcached {
+namespace {
+
+std::string name_of(const sockaddr_storage& storage) {
+  char text[INET6_ADDRSTRLEN] = "";
+  if (storage.ss_family == AF_INET) {
+    const auto& in = reinterpret_cast<const sockaddr_in&>(storage);
+    inet_ntop(AF_INET, &in.sin_addr, text, sizeof text);
+    return std::string(text) + ":" + std::to_string(ntohs(in.sin_port));
+  }
+  if (storage.ss_family == AF_INET6) {
+    const auto& in = reinterpret_cast<const sockaddr_in6&>(storage);
+    inet_ntop(AF_INET6, &in.sin6_addr, text, sizeof text);
+    return "[" + std::string(text) + "]:" + std::to_string(ntohs(in.sin6_port));
+  }
+  return "unix";
+}
+
+}  // namespace
+
+Stream::~Stream() = default;
+
+void Stream::init(bool is_unix) {
+  is_unix_ = is_unix;
+  if (is_unix)
+    uv_pipe_init(loop_.raw(), &handle_.pipe, 0);
+  else
+    uv_tcp_init(loop_.raw(), &handle_.tcp);
+  handle()->data = this;
+  initialised_ = true;
+}
+
+bool Stream::open(int fd, bool is_unix, unsigned keepalive_s) {
+  init(is_unix);
+  if (is_unix) return uv_pipe_open(&handle_.pipe, fd) == 0;
+  if (uv_tcp_open(&handle_.tcp, fd) != 0) return false;
+  uv_tcp_nodelay(&handle_.tcp, 1);
+  if (keepalive_s > 0) uv_tcp_keepalive(&handle_.tcp, 1, keepalive_s);
+  return true;
+}
+
+void Stream::connect(const Address& address, unsigned keepalive_s) {
+  keepalive_s_ = keepalive_s;
+  connect_.data = this;
+  if (!address.unix_path.empty()) {
+    init(true);
+    uv_pipe_connect(&connect_, &handle_.pipe, address.unix_path.c_str(),
+                    [](uv_connect_t* request, int status) {
+                      auto* self = static_cast<Stream*>(request->data);
+                      if (!self->closing_) self->handler_.on_connected(status);
+                    });
+    return;
+  }
+  init(false);
+  port_ = address.port;
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  resolving_ = new uv_getaddrinfo_t;  // may outlive this stream: freed by its own callback
+  resolving_->data = this;
+  const int status = uv_getaddrinfo(
+      loop_.raw(), resolving_,
+      [](uv_getaddrinfo_t* request, int result_status, addrinfo* result) {
+        if (auto* self = static_cast<Stream*>(request->data)) {
+          self->resolving_ = nullptr;
+          self->resolved(result_status, result);
+        }
+        uv_freeaddrinfo(result);
+        delete request;
+      },
+      address.host.c_str(), nullptr, &hints);
+  if (status != 0) {
+    delete resolving_;
+    resolving_ = nullptr;
+    resolved(status, nullptr);
+  }
+}
+
+void Stream::resolved(int status, addrinfo* result) {
+  if (closing_) return;
+  if (status != 0) return handler_.on_connected(status);
+  sockaddr_storage target{};
+  std::memcpy(&target, result->ai_addr, result->ai_addrlen);
+  if (target.ss_family == AF_INET6)
+    reinterpret_cast<sockaddr_in6&>(target).sin6_port = htons(port_);
+  else
+    reinterpret_cast<sockaddr_in&>(target).sin_port = htons(port_);
+  uv_tcp_nodelay(&handle_.tcp, 1);
+  status = uv_tcp_connect(&connect_, &handle_.tcp, reinterpret_cast<sockaddr*>(&target),
+                          [](uv_connect_t* request, int connect_status) {
+                            auto* self = static_cast<Stream*>(request->data);
+                            if (self->closing_) return;
+                            if (connect_status == 0) {
+                              uv_tcp_nodelay(&self->handle_.tcp, 1);
+                              if (self->keepalive_s_ > 0)
+                                uv_tcp_keepalive(&self->handle_.tcp, 1, self->keepalive_s_);
+                            }
+                            self->handler_.on_connected(connect_status);
+                          });
+  if (status != 0) handler_.on_connected(status);
+}
+
+void Stream::start_reading() {
+  if (reading_ || closing_) return;
+  reading_ = true;
+  uv_read_start(
+      stream(),
+      [](uv_handle_t* handle, size_t, uv_buf_t* buf) {
+        auto* self = static_cast<Stream*>(handle->data);
+        std::span<char> space = self->handler_.read_space();
+        if (space.empty()) space = self->loop_.read_buffer();
+        *buf = uv_buf_init(space.data(), static_cast<unsigned>(space.size()));
+      },
+      [](uv_stream_t* stream, ssize_t n, const uv_buf_t* buf) {
+        auto* self = static_cast<Stream*>(stream->data);
+        if (n > 0) {
+          self->handler_.on_read({buf->base, static_cast<size_t>(n)});
+        } else if (n == UV_EOF) {
+          self->stop_reading();
+          self->handler_.on_eof();
+        } else if (n < 0) {
+          self->stop_reading();
+          self->handler_.on_error(static_cast<int>(n));
+        }
+      });
+}
+
+void Stream::stop_reading() {
+  if (!reading_) return;
+  reading_ = false;
+  uv_read_stop(stream());
+}
+
+bool Stream::flush(Buffer& out) {
+  if (closing_ || writing_ || out.empty()) return !closing_;
+  uv_buf_t buf = uv_buf_init(out.data(), static_cast<unsigned>(std::min<size_t>(out.size(), 1u << 30)));
+  const int n = uv_try_write(stream(), &buf, 1);
+  if (n > 0) out.consume(static_cast<size_t>(n));
+  if (n < 0 && n != UV_EAGAIN) return false;
+  if (out.empty()) return true;
+  rest_ = std::move(out);
+  writing_ = true;
+  write_.data = this;
+  buf = uv_buf_init(rest_.data(), static_cast<unsigned>(std::min<size_t>(rest_.size(), 1u << 30)));
+  const int status = uv_write(&write_, stream(), &buf, 1, [](uv_write_t* request, int write_status) {
+    auto* self = static_cast<Stream*>(request->data);
+    self->writing_ = false;
+    Buffer done = std::move(self->rest_);
+    done.consume(std::min<size_t>(done.size(), 1u << 30));
+    if (self->closing_) return;
+    if (write_status != 0) return self->handler_.on_error(write_status);
+    if (!done.empty() && !self->flush(done)) return self->handler_.on_error(UV_EPIPE);
+    if (!self->writing_) self->handler_.on_drained();
+  });
+  if (status != 0) writing_ = false;
+  return status == 0;
+}
+
+void Stream::shutdown_write() {
+  if (shutdown_ || closing_) return;
+  shutdown_ = true;
+  auto* request = new uv_shutdown_t;
+  if (uv_shutdown(request, stream(), [](uv_shutdown_t* done, int) { delete done; }) != 0)
+    delete request;
+}
+
+void Stream::close() {
+  if (closing_) return;
+  closing_ = true;
+  reading_ = false;
+  if (resolving_ != nullptr) {
+    uv_cancel(reinterpret_cast<uv_req_t*>(resolving_));
+    resolving_->data = nullptr;
+    resolving_ = nullptr;
+  }
+  uv_close(handle(), [](uv_handle_t* handle) {
+    auto* self = static_cast<Stream*>(handle->data);
+    self->handler_.on_closed(*self);
+  });
+}
+
+int Stream::fd() const {
+  uv_os_fd_t fd = -1;
+  uv_fileno(reinterpret_cast<const uv_handle_t*>(&handle_), &fd);
+  return fd;
+}
+
+std::string Stream::peer_name() const {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof storage;
+  if (is_unix_ || getpeername(fd(), reinterpret_cast<sockaddr*>(&storage), &size) != 0) return "unix:0";
+  return name_of(storage);
+}
+
+std::string Stream::local_name() const {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof storage;
+  if (is_unix_ || getsockname(fd(), reinterpret_cast<sockaddr*>(&storage), &size) != 0) return "unix:0";
+  return name_of(storage);
+}
+
+// A plain listening socket watched by uv_poll: the accepted descriptor then belongs to no loop yet
+// and can be given to any worker (uv_accept would tie it to the listener's loop).
+struct Listener::Handle {
+  uv_poll_t poll;
+  int fd;
+  Listener* owner;
+  bool is_unix;
+};
+
+Listener::Listener(Loop& loop, OnAccept on_accept)
+    : loop_(loop), on_accept_(std::move(on_accept)) {}
+
+Result<void> Listener::listen(const Address& address, unsigned backlog) {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+  const bool is_unix = !address.unix_path.empty();
+  if (is_unix) {
+    auto& un = reinterpret_cast<sockaddr_un&>(storage);
+    un.sun_family = AF_UNIX;
+    if (address.unix_path.size() >= sizeof un.sun_path)
+      return Error{"cannot listen on " + address.to_string() + ": the path is too long"};
+    std::memcpy(un.sun_path, address.unix_path.c_str(), address.unix_path.size() + 1);
+    size = sizeof un;
+  } else if (uv_ip4_addr(address.host.c_str(), address.port,
+                         reinterpret_cast<sockaddr_in*>(&storage)) == 0) {
+    size = sizeof(sockaddr_in);
+  } else if (uv_ip6_addr(address.host.c_str(), address.port,
+                         reinterpret_cast<sockaddr_in6*>(&storage)) == 0) {
+    size = sizeof(sockaddr_in6);
+  } else {
+    return Error{"cannot listen on " + address.to_string() + ": not an IP address"};
+  }
+  const int fd = socket(storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return Error{"cannot listen on " + address.to_string() + ": " + std::strerror(errno)};
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (storage.ss_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+  if (is_unix) {
+    // A socket file that nobody answers on is left over from a crash; a live one is somebody's.
+    const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (::connect(probe, reinterpret_cast<sockaddr*>(&storage), size) != 0 && errno == ECONNREFUSED)
+      unlink(address.unix_path.c_str());
+    ::close(probe);
+  }
+  if (bind(fd, reinterpret_cast<sockaddr*>(&storage), size) != 0 ||
+      ::listen(fd, static_cast<int>(backlog)) != 0) {
+    const int code = errno;
+    ::close(fd);
+    return Error{"cannot listen on " + address.to_string() + ": " + std::strerror(code)};
+  }
+  if (is_unix) unix_path_ = address.unix_path;
+  handle_ = new Handle{{}, fd, this, is_unix};
+  uv_poll_init(loop_.raw(), &handle_->poll, fd);
+  handle_->poll.data = handle_;
+  uv_poll_start(&handle_->poll, UV_READABLE, [](uv_poll_t* poll, int, int) {
+    auto* handle = static_cast<Handle*>(poll->data);
+    for (int i = 0; i < 64; ++i) {
+      const int client = accept4(handle->fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      if (client < 0) return;
+      handle->owner->on_accept_(client, handle->is_unix);
+    }
+  });
+  return {};
+}
+
+void Listener::close() {
+  if (handle_ == nullptr) return;
+  uv_poll_stop(&handle_->poll);
+  ::close(handle_->fd);
+  if (!unix_path_.empty()) unlink(unix_path_.c_str());
+  uv_close(reinterpret_cast<uv_handle_t*>(&handle_->poll),
+           [](uv_handle_t* handle) { delete static_cast<Handle*>(handle->data); });
+  handle_ = nullptr;
+}
+
+}  // namespace nearcached

@@ -1,0 +1,197 @@
+// Fills. One flight per key and shape: whoever asks meanwhile waits for the same reply, if the rules
+// let it (coherence::may_join, and its own order: a flight that was sent before the session's last
+// outstanding request would answer with something older than that request's reply).
+#include <algorithm>
+#include <charconv>
+
+#include "route/flight.h"
+#include "route/router.h"
+
+namespace nearcached {
+namespace {
+
+constexpr uint64_t kNsPerMs = 1'000'000;
+
+uint64_t bucket_hash(const L1Key& key) {
+  return key.hash ^ (std::hash<Bytes>{}(key.variant) * 31) ^ key.command;
+}
+
+}  // namespace
+
+Flight* Router::find_flight(const L1Key& key) {
+  const uint64_t bucket = bucket_hash(key);
+  for (Flight* f = flight_buckets_[bucket & (flight_buckets_.size() - 1)]; f != nullptr; f = f->next)
+    if (f->bucket == bucket && f->lane->proof.space == key.space && f->command == key.command &&
+        f->key == key.key && f->variant == key.variant)
+      return f;
+  return nullptr;
+}
+
+void Router::unlink_flight(Flight& flight) {
+  if (!flight.linked) return;
+  flight.linked = false;
+  Flight** at = &flight_buckets_[flight.bucket & (flight_buckets_.size() - 1)];
+  while (*at != &flight) at = &(*at)->next;
+  *at = flight.next;
+}
+
+Session::Outcome Router::start_read(Session& session, const Request& request,
+                                    const Command& command, const L1Key& key, Resp2Rule rule) {
+  Lane& lane = *session.lane;
+  const uint64_t stamp = process_.stamps.load(key.hash);
+  const Rule* settings = rule_for(key.key);
+  if (!coherence::may_fill(stamp) || (settings != nullptr && !settings->cache))
+    return relay(session, request, &command);
+  if (must_wait(session, lane)) return Outcome::later;
+  stats_.l1_misses.add();
+  const bool convert = session.resp == 2;
+  if (Flight* flight = find_flight(key)) {
+    const bool in_order = !session.outstanding() || flight->sequence > session.last_sequence;
+    if (in_order && coherence::may_join(flight->start, stamp, key.space)) {
+      flight->waiters.push_back({session.ref, session.reserve(), convert});
+      session.last_connection = &lane;
+      session.last_sequence = flight->sequence;
+      stats_.flights_joined.add();
+      return Outcome::done;
+    }
+    unlink_flight(*flight);  // from before a write: it still answers those who wait for it
+  }
+  const Bytes wire = wire_of(request);
+  if (stats_.flights.get() >= process_.config.limits.flights) {
+    stats_.limit_flights_hit.add();
+    return relay(session, request, &command);
+  }
+  if (!lane.connection->has_room(wire.size() + key.key.size() + 128))
+    return relay(session, request, &command);
+
+  Flight* flight;
+  if (free_flights_.empty()) {
+    flight = new Flight(*this);
+  } else {
+    flight = free_flights_.back();
+    free_flights_.pop_back();
+  }
+  stats_.flights.add();
+  flight->lane = &lane;
+  flight->hash = key.hash;
+  flight->bucket = bucket_hash(key);
+  flight->command = key.command;
+  flight->key.assign(key.key);
+  flight->variant.assign(key.variant);
+  flight->start = {stamp, key.space, now_ns_};
+  flight->rule = rule;
+  flight->whole = true;
+  flight->linked = true;
+  Flight*& bucket = flight_buckets_[flight->bucket & (flight_buckets_.size() - 1)];
+  flight->next = bucket;
+  bucket = flight;
+  flight->waiters.push_back({session.ref, session.reserve(), convert});
+
+  Pending caching, value, pttl;
+  caching.sent_ns = value.sent_ns = pttl.sent_ns = now_ns_;
+  value.kind = Pending::Kind::stream;
+  value.read_only = true;
+  value.flight = flight;
+  pttl.kind = Pending::Kind::whole;
+  pttl.handler = flight;
+  lane.connection->send("*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n", std::move(caching));
+  lane.connection->send(wire, std::move(value));
+  went_to(session, lane);
+  flight->sequence = session.last_sequence;
+  lane.connection->send({"PTTL", flight->key}, std::move(pttl));
+  stats_.upstream_requests.add();
+  return Outcome::done;
+}
+
+void Router::on_flight_reply(Connection&, Pending& pending, Bytes bytes, bool last) {
+  Flight& flight = *static_cast<Flight*>(pending.flight);
+  Lane& lane = *flight.lane;
+  if (flight.whole) {
+    flight.whole = flight.reply.size() + bytes.size() <= process_.config.limits.upstream_reply_bytes &&
+                   flight.reply.size() + bytes.size() <=
+                       std::max(process_.config.l1.value_bytes_max, rule_value_max_) + 64;
+    if (flight.whole)
+      flight.reply.append(bytes);
+    else
+      flight.reply.clear();
+  }
+  if (last) unlink_flight(flight);
+  bool converted = false;
+  for (const Flight::Waiter& waiter : flight.waiters) {
+    Session* session = find(waiter.session);
+    if (waiter.convert && !converted) {
+      converted = true;
+      converted_.clear();
+      if (!lane.converting) lane.converter.begin(flight.rule);
+      lane.converting = !last;
+      lane.converter.feed(bytes, converted_);
+    }
+    if (session != nullptr)
+      session->deliver(waiter.slot, waiter.convert ? converted_.readable() : bytes, last);
+  }
+  if (last) {
+    lane.converting = false;
+    flight.waiters.clear();
+  }
+}
+
+void Flight::on_reply(Connection&, Bytes reply_to_pttl, Bytes) {
+  router.finish_flight(*this, reply_to_pttl);
+}
+
+void Router::finish_flight(Flight& flight, Bytes pttl) {
+  const bool error = flight.reply.empty() || flight.reply.data()[0] == '-' || flight.reply.data()[0] == '!';
+  if (!flight.whole)
+    stats_.limit_l1_value_hit.add();
+  else if (error || !keep(flight.l1_key(), flight.start, *flight.lane, flight.reply.readable(), pttl))
+    stats_.l1_fills_discarded.add();
+  release_flight(flight);
+}
+
+void Router::release_flight(Flight& flight) {
+  unlink_flight(flight);
+  flight.reply.clear();
+  flight.waiters.clear();
+  stats_.flights.subtract();
+  if (free_flights_.size() < kFreeFlightsMax)
+    free_flights_.push_back(&flight);
+  else
+    delete &flight;
+}
+
+// Stores what a read brought, if the rules allow it. `pttl_reply` is PTTL's, or empty if it was lost.
+bool Router::keep(const L1Key& key, const coherence::FillStart& start, const Lane& lane, Bytes reply,
+                  Bytes pttl_reply) {
+  if (pttl_reply.size() < 4 || pttl_reply[0] != ':') return false;
+  int64_t pttl = 0;
+  std::from_chars(pttl_reply.data() + 1, pttl_reply.data() + pttl_reply.size(), pttl);
+  const Config::L1& defaults = process_.config.l1;
+  coherence::FillTtls ttls{defaults.ttl_ms, defaults.negative_ttl_ms};
+  uint64_t bytes_max = defaults.value_bytes_max;
+  if (const Rule* rule = rule_for(key.key)) {
+    if (!rule->cache) return false;
+    ttls.ttl_ms = rule->ttl_ms.value_or(ttls.ttl_ms);
+    ttls.negative_ttl_ms = rule->negative_ttl_ms.value_or(ttls.negative_ttl_ms);
+    bytes_max = rule->value_bytes_max.value_or(bytes_max);
+  }
+  if (reply.size() > bytes_max + 64) {  // 64: the header of the reply is not the value
+    stats_.limit_l1_value_hit.add();
+    return false;
+  }
+  if (!epochs_settled()) return false;
+  const coherence::Verdict verdict =
+      coherence::judge_fill(start, process_.stamps.load(key.hash), lane.proof.space, pttl,
+                            coherence::looks_missing(reply), ttls);
+  if (!verdict.store) return false;
+  const L1Fill fill{reply,
+                    start.stamp,
+                    now_ns_ / kNsPerMs,
+                    verdict.expires_ms,
+                    Resp2Converter::same_in_resp2(reply),
+                    verdict.negative};
+  if (!l1_.put(key, fill, now_ns_ / kNsPerMs)) return false;
+  stats_.l1_fills.add();
+  return true;
+}
+
+}  // namespace nearcached

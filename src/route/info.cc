@@ -1,0 +1,227 @@
+// INFO and NEARCACHE: what this process says about itself.
+//
+// Counters are kept per worker and added up when asked. INFO goes to the upstream and comes back with
+// our section behind its own; `INFO nearcached` alone is answered here, also while the upstream is
+// away.
+#include <algorithm>
+#include <cstdio>
+
+#include "nearcached/base/clock.h"
+#include "nearcached/base/hash.h"
+#include "nearcached/resp/writer.h"
+#include "route/router.h"
+
+namespace nearcached {
+namespace {
+
+constexpr uint64_t kNsPerMs = 1'000'000;
+
+std::string ratio(uint64_t part, uint64_t whole) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4f",
+                whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole));
+  return text;
+}
+
+// Puts `section` behind the text of a whole bulk or verbatim reply, in the client's protocol.
+std::string with_section(Bytes reply, const std::string& section, int resp) {
+  if (reply.empty() || (reply[0] != '$' && reply[0] != '=')) return std::string(reply);
+  const size_t header = reply.find("\r\n") + 2;
+  std::string text(reply.substr(header, reply.size() - header - 2));
+  if (reply[0] == '=') text.erase(0, 4);
+  if (!text.empty()) text += "\r\n";
+  text += section;
+  Buffer out;
+  resp::write_verbatim(out, text, resp);
+  return std::string(out.readable());
+}
+
+}  // namespace
+
+Bytes Router::command_name(uint16_t id) const {
+  for (const Command& command : table_->commands())
+    if (command.id == id) return command.name;
+  return "NULL";
+}
+
+void Router::refresh_gauges() {
+  const L1Stats& l1 = l1_.stats();
+  stats_.l1_items.set(l1.items);
+  stats_.l1_used_bytes.set(l1.used_bytes);
+  stats_.l1_budget_bytes.set(l1.budget_bytes);
+  stats_.l1_evictions.set(l1.evictions);
+  stats_.l1_expired.set(l1.expired);
+  stats_.l1_reclaimed.set(l1.reclaimed);
+  uint64_t oldest = UINT64_MAX;
+  uint64_t tracking = 0, up = 0;
+  for (const auto& lane : lanes_) {
+    up += lane->connection->up();
+    if (!lane->proof.tracking) continue;
+    ++tracking;
+    oldest = std::min(oldest, lane->proof.master_ns);
+  }
+  stats_.lanes_tracking.set(tracking);
+  stats_.lanes_up.set(up);
+  stats_.oldest_proof_ns.set(tracking > 0 ? oldest : 0);
+}
+
+std::string Router::info_section() const {
+  std::string text = "# Nearcached\r\n";
+  const auto line = [&](Bytes name, const std::string& value) {
+    text.append(name).append(":").append(value).append("\r\n");
+  };
+  const auto sum = [&](Counter Stats::*counter) {
+    uint64_t total = 0;
+    for (const Stats* stats : process_.stats) total += (stats->*counter).get();
+    return total;
+  };
+  const uint64_t now = monotonic_ns();
+  line("version", NEARCACHED_VERSION);
+  line("uptime_s", std::to_string((now - process_.started_ns) / 1'000'000'000));
+  line("workers", std::to_string(process_.stats.size()));
+#define X(name)                                            \
+  line(#name, std::to_string(sum(&Stats::name)));          \
+  if (Bytes(#name) == "l1_misses")                         \
+    line("l1_hit_ratio", ratio(sum(&Stats::l1_hits), sum(&Stats::l1_hits) + sum(&Stats::l1_misses)));
+  NEARCACHED_COUNTERS(X)
+#undef X
+  line("limit_clients_hit", std::to_string(process_.clients_refused.load()));
+  // The age of the oldest proof: what a hit can be older than now, at most, on any lane.
+  uint64_t oldest = UINT64_MAX;
+  for (const Stats* stats : process_.stats)
+    if (stats->lanes_tracking.get() > 0) oldest = std::min(oldest, stats->oldest_proof_ns.get());
+  const bool tracking = oldest != UINT64_MAX;
+  line("coherence_mode", tracking ? "resp3" : "off");
+  line("coherence_link_ms",
+       !tracking || oldest == 0 ? "-1" : std::to_string((now - std::min(now, oldest)) / kNsPerMs));
+  line("coherence_max_staleness_ms", std::to_string(process_.config.coherence.max_staleness_ms));
+  line("upstream_link", sum(&Stats::lanes_up) > 0 ? "up" : "down");
+  return text;
+}
+
+Session::Outcome Router::info(Session& session, const Request& request, const Command& command) {
+  const auto sections = request.args.subspan(1);
+  if (sections.size() == 1 && equals_upper(sections[0], "NEARCACHED")) {
+    refresh_gauges();
+    Buffer out;
+    resp::write_verbatim(out, info_section(), session.resp);
+    session.reply(out.readable());
+    return Outcome::done;
+  }
+  const bool ours = sections.empty() ||
+                    std::any_of(sections.begin(), sections.end(), [](Bytes section) {
+                      return equals_upper(section, "NEARCACHED") || equals_upper(section, "ALL") ||
+                             equals_upper(section, "DEFAULT") || equals_upper(section, "EVERYTHING");
+                    });
+  if (session.pin != nullptr) {
+    if (session.outstanding()) return Outcome::later;
+  } else if (!ours) {
+    return relay(session, request, &command);
+  }
+  if (must_wait(session, *session.lane)) return Outcome::later;
+  const SessionRef ref = session.ref;
+  const ReplyQueue::Slot slot = session.reserve();
+  session.lane->connection->send(
+      wire_of(request),
+      ReplyTask::pending(
+          [this, ref, slot, ours, resp = session.resp](Bytes reply, Bytes failure) {
+            Session* waiting = find(ref);
+            if (waiting == nullptr) return;
+            refresh_gauges();
+            if (!failure.empty()) return waiting->deliver(slot, failure, true);
+            waiting->deliver(slot, with_section(reply, ours ? info_section() : "", resp), true);
+          },
+          now_ns_));
+  went_to(session, *session.lane);
+  return Outcome::done;
+}
+
+// One line per item of the key, and what decides over it now.
+void Router::inspect(Bytes key, std::string& text) {
+  now_ns();
+  const uint64_t hash = hash_key(key, process_.hash_seed);
+  const uint64_t stamp = process_.stamps.load(hash);
+  const uint64_t now_ms = now_ns_ / kNsPerMs;
+  epochs_settled();
+  l1_.inspect(key, [&](const L1Entry& entry) {
+    const Lane* lane = nullptr;
+    for (const auto& candidate : lanes_)
+      if (candidate->proof.space == entry.space) lane = candidate.get();
+    const char* state = lane == nullptr                                        ? "dead (its link's epoch is over)"
+                        : !coherence::stamp_holds(entry.stamp, stamp)          ? "dead (invalidated)"
+                        : entry.expires_ms <= now_ms                           ? "expired"
+                        : lane->proof.master_ns + max_staleness_ns_ <= now_ns_ ? "held back (link not proven)"
+                                                                               : "cached";
+    text += "worker=" + std::to_string(index_) + " command=" + std::string(command_name(entry.command)) +
+            " state=" + state;
+    if (lane != nullptr)
+      text += " db=" + std::to_string(lane->database) +
+              " user=" + (lane->identity->user.empty() ? "default" : lane->identity->user);
+    text += " bytes=" + std::to_string(entry.bytes) + " reply_bytes=" + std::to_string(entry.reply_bytes) +
+            " accesses=" + std::to_string(entry.accesses) +
+            " age_ms=" + std::to_string(now_ms - std::min(now_ms, entry.filled_ms)) + " expires_in_ms=" +
+            std::to_string(entry.expires_ms - std::min(entry.expires_ms, now_ms)) +
+            (entry.negative ? " negative=1" : "") + "\n";
+  });
+}
+
+// Why a key is not cached, as far as configuration and state can tell.
+std::string Router::verdict_on(Bytes key) const {
+  const Rule* rule = rule_for(key);
+  if (!process_.config.l1.enabled) return "not cached: L1 is off (l1.enabled)";
+  if (rule != nullptr && !rule->cache) return "not cached: rule '" + rule->keys + "' says bypass";
+  if (!main_lane_->connection->up())
+    return "not cached: the upstream is down (" + std::string(main_lane_->connection->down_reason()) + ")";
+  if (!main_lane_->proof.tracking) return "not cached: the upstream does not push invalidations";
+  if (!StampTable::settled(process_.stamps.load(hash_key(key, process_.hash_seed))))
+    return "not cached now: a write to it is under way";
+  return "not cached: not read since it was last dropped";
+}
+
+Session::Outcome Router::nearcache(Session& session, std::span<const Bytes> args) {
+  const bool two = args.size() == 2;
+  if (two && equals_upper(args[1], "STATS")) {
+    refresh_gauges();
+    Buffer out;
+    resp::write_verbatim(out, info_section(), session.resp);
+    session.reply(out.readable());
+  } else if (two && equals_upper(args[1], "FLUSH")) {
+    process_.stamps.invalidate_all();
+    session.reply("+OK\r\n");
+  } else if (two && equals_upper(args[1], "HELP")) {
+    Buffer out;
+    static constexpr Bytes kHelp[] = {
+        "NEARCACHE <subcommand> [<arg> ...]. Subcommands are:",
+        "FLUSH",
+        "    Drop everything that every worker holds in L1. The upstream is not touched.",
+        "INSPECT <key>",
+        "    Say whether and why (not) a key is cached: one line per item and worker.",
+        "STATS",
+        "    The counters of INFO nearcached.",
+        "HELP",
+        "    Print this help.",
+    };
+    resp::write_array(out, std::size(kHelp));
+    for (const Bytes text : kHelp) resp::write_simple(out, text);
+    session.reply(out.readable());
+  } else if (args.size() == 3 && equals_upper(args[1], "INSPECT")) {
+    const std::string key(args[2]);
+    gather(
+        session, [key](Router& router, std::string& part) { router.inspect(key, part); },
+        [this, key, resp = session.resp](const std::vector<std::string>& parts) {
+          std::string text;
+          for (const std::string& part : parts) text += part;
+          if (text.empty()) text = verdict_on(key) + "\n";
+          Buffer out;
+          resp::write_verbatim(out, text, resp);
+          return std::string(out.readable());
+        });
+  } else {
+    std::string error = "-ERR unknown subcommand or wrong number of arguments for '";
+    for (const char c : args[1].substr(0, 64)) error += c >= ' ' && c <= '~' ? c : '?';
+    session.reply(error + "'. Try NEARCACHE HELP.\r\n");
+  }
+  return Outcome::done;
+}
+
+}  // namespace nearcached

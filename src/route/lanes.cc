@@ -1,0 +1,388 @@
+// Links: lanes and their proofs, what comes in over them, and what becomes of it.
+//
+// An invalidation bumps the key's stamp, which every worker sees; a null (FLUSHALL) or a lost link
+// gives the lane a new space, which makes everything filled through it unreachable at once. ROLE, sent
+// every coherence.heartbeat, proves two things with one reply: that the link was alive when it was
+// sent, with all earlier invalidations applied, and that the other end is still the primary.
+#include <algorithm>
+#include <charconv>
+
+#include "nearcached/base/check.h"
+#include "nearcached/base/hash.h"
+#include "nearcached/base/log.h"
+#include "nearcached/coherence/mutations.h"
+#include "route/flight.h"
+#include "route/router.h"
+
+namespace nearcached {
+namespace {
+
+constexpr uint64_t kNsPerMs = 1'000'000;
+
+Lane& lane_of(Connection& connection) {
+  return *static_cast<Lane*>(static_cast<Link*>(connection.owner_data));
+}
+Pin& pin_of(Connection& connection) {
+  return *static_cast<Pin*>(static_cast<Link*>(connection.owner_data));
+}
+bool is_lane(Connection& connection) {
+  return static_cast<Link*>(connection.owner_data)->kind == Link::Kind::lane;
+}
+
+// Pushes can come inside a reply before 6.2.7 / 7.0.0 (redis-facts.md): no tracking there.
+bool pushes_in_order(const std::string& version) {
+  int part[3] = {0, 0, 0};
+  const char* at = version.data();
+  const char* end = at + version.size();
+  for (int& number : part) {
+    at = std::from_chars(at, end, number).ptr;
+    if (at < end) ++at;
+  }
+  return part[0] >= 7 || (part[0] == 6 && (part[1] > 2 || (part[1] == 2 && part[2] >= 7)));
+}
+
+}  // namespace
+
+Connection::Options Router::connection_options(const Identity& identity, uint32_t database, int resp) {
+  const Config& config = process_.config;
+  Connection::Options options;
+  options.address = config.upstream.parsed.address;
+  options.identity = identity;
+  options.database = database;
+  options.resp = resp;
+  options.client_name = "nearcached";
+  options.connect_timeout_ms = config.upstream.connect_timeout_ms;
+  options.timeout_ms = config.upstream.timeout_ms;
+  options.reconnect_min_ms = config.upstream.reconnect_min_ms;
+  options.reconnect_max_ms = config.upstream.reconnect_max_ms;
+  options.queue_bytes_max = config.limits.upstream_queue_bytes;
+  options.reply_bytes_max = config.limits.upstream_reply_bytes;
+  options.keepalive_s = config.server.tcp_keepalive_s;
+  return options;
+}
+
+void Router::start() {
+  main_lane_ = lane_for(default_identity_, static_cast<uint32_t>(default_database()), 3);
+  tick_timer_ = std::make_unique<Timer>(loop_, [this] { tick(); });
+  const uint64_t period_ms = std::clamp<uint64_t>(process_.config.coherence.heartbeat_ms / 2, 5, 100);
+  tick_timer_->start(period_ms, period_ms);
+}
+
+Lane* Router::lane_for(const std::shared_ptr<const Identity>& identity, uint32_t database, int resp) {
+  for (const auto& lane : lanes_)
+    if (lane->database == database && lane->resp == resp && *lane->identity == *identity)
+      return lane.get();
+  if (lanes_.size() >= process_.config.limits.lanes) {
+    stats_.limit_lanes_hit.add();
+    return nullptr;
+  }
+  auto lane = std::make_unique<Lane>();
+  lane->identity = identity;
+  lane->database = database;
+  lane->resp = resp;
+  lane->idle_since_ns = now_ns_;
+  Connection::Options options = connection_options(*identity, database, resp);
+  options.tracking = resp == 3 && process_.config.l1.enabled &&
+                     process_.config.coherence.mode != CoherenceMode::off;
+  lane->connection = std::make_unique<Connection>(loop_, *this, std::move(options));
+  lane->connection->owner_data = static_cast<Link*>(lane.get());
+  lane->connection->connect();
+  stats_.upstream_connections.add();
+  lanes_.push_back(std::move(lane));
+  return lanes_.back().get();
+}
+
+void Router::attach(Session& session, Lane& lane) {
+  detach(session);
+  session.lane = &lane;
+  ++lane.sessions;
+}
+
+void Router::detach(Session& session) {
+  if (session.lane == nullptr) return;
+  --session.lane->sessions;
+  session.lane->idle_since_ns = now_ns_;
+  session.lane = nullptr;
+}
+
+void Router::when_ready(Lane& lane, std::function<void(bool up, Bytes refusal)> callback) {
+  if (lane.connection->up()) return callback(true, {});
+  lane.waiting.push_back(std::move(callback));
+}
+
+void Router::retire(std::unique_ptr<Connection> connection) {
+  Connection* raw = connection.get();
+  std::erase(unflushed_, raw);
+  stats_.upstream_connections.subtract();
+  closing_connections_.push_back(std::move(connection));
+  raw->close();
+}
+
+void Router::on_closed(Connection& connection) {
+  for (auto& closing : closing_connections_)
+    if (closing.get() == &connection) {
+      std::swap(closing, closing_connections_.back());
+      dead_connections_.push_back(std::move(closing_connections_.back()));
+      closing_connections_.pop_back();
+      break;
+    }
+  std::erase(unflushed_, &connection);
+}
+
+// The lane itself must live until its connection has failed what was pending on it.
+void Router::close_lane(Lane& lane) {
+  const auto at = std::find_if(lanes_.begin(), lanes_.end(),
+                               [&](const auto& other) { return other.get() == &lane; });
+  NC_CHECK(at != lanes_.end());
+  const std::unique_ptr<Lane> dying = std::move(*at);
+  lanes_.erase(at);
+  retire(std::move(dying->connection));
+}
+
+void Router::on_up(Connection& connection) {
+  if (!is_lane(connection)) return;
+  Lane& lane = lane_of(connection);
+  const bool in_order = pushes_in_order(connection.server_version());
+  const bool tracking = connection.tracking() && in_order;
+  if (!mutation::no_epoch || lane.proof.space == 0) renew_space(lane);
+  lane.proof.tracking = tracking;
+  lane.proof.master_ns = 0;
+  lane.heartbeat_pending = false;
+  if (&lane == main_lane_) {
+    const char* why = !process_.config.l1.enabled                              ? "L1 is off"
+                      : process_.config.coherence.mode == CoherenceMode::off   ? "coherence.mode is off"
+                      : connection.resp() != 3                                 ? "the server has no RESP3"
+                      : !in_order && connection.tracking() ? "the server's pushes are unreliable before 6.2.7"
+                      : !tracking                          ? "the server refuses CLIENT TRACKING"
+                                                           : "coherence mode resp3";
+    if (index_ == 0)
+      log::info("upstream {} is up, Redis {}: {}", connection.options().address.to_string(),
+                connection.server_version().empty() ? "(unknown)" : connection.server_version(), why);
+    if (index_ == 0) load_command_table(lane);
+  }
+  if (tracking) heartbeat(lane);
+  auto waiting = std::move(lane.waiting);
+  lane.waiting.clear();
+  for (auto& callback : waiting) callback(true, {});
+}
+
+void Router::on_down(Connection& connection, Bytes reason, Bytes refusal) {
+  if (!is_lane(connection)) {
+    Pin& pin = pin_of(connection);
+    Session* session = find(pin.session);
+    // State that lived in the server is gone; carrying on would mean something else.
+    const bool lost_state = pin.has_state();
+    close_pin(pin);
+    if (session != nullptr && lost_state) session->close();
+    return;
+  }
+  Lane& lane = lane_of(connection);
+  if (!mutation::no_epoch) renew_space(lane);
+  lane.proof.tracking = false;
+  lane.heartbeat_pending = false;
+  stats_.upstream_reconnects.add();
+  if (index_ == 0 && &lane == main_lane_ && !shutting_down_) {
+    static log::EverySecond limiter;
+    limiter.message(LogLevel::warn, "upstream {}: {}; trying again",
+                    connection.options().address.to_string(), reason);
+  }
+  auto waiting = std::move(lane.waiting);
+  lane.waiting.clear();
+  for (auto& callback : waiting) callback(false, refusal);
+}
+
+void Router::heartbeat(Lane& lane) {
+  if (lane.heartbeat_pending || !lane.connection->up()) return;
+  lane.heartbeat_pending = true;
+  const uint64_t sent_ns = now_ns();
+  lane.connection->send({"ROLE"}, ReplyTask::pending(
+      [this, &lane, sent_ns](Bytes reply, Bytes failure) {
+        lane.heartbeat_pending = false;
+        if (!failure.empty()) return;
+        if (reply.find("\r\n$6\r\nmaster\r\n") != Bytes::npos) {
+          lane.proof.master_ns = sent_ns;
+          lane.proof.link_ns = std::max(lane.proof.link_ns, sent_ns);
+          return;
+        }
+        lane.proof.master_ns = 0;
+        renew_space(lane);
+        static log::EverySecond limiter;
+        limiter.message(LogLevel::warn, "no hits as user '{}': ROLE does not say master but {}",
+                        lane.identity->user.empty() ? "default" : lane.identity->user,
+                        reply.substr(0, 60));
+      },
+      sent_ns));
+}
+
+void Router::renew_space(Lane& lane) {
+  lane.proof.space = next_space_++;
+  stats_.l1_flushes.add();
+}
+
+void Router::renew_spaces() {
+  for (const auto& lane : lanes_) renew_space(*lane);
+}
+
+void Router::tick() {
+  now_ns();
+  ++ticks_;
+  const Config& config = process_.config;
+  for (size_t i = 0; i < lanes_.size(); ++i) lanes_[i]->connection->tick(now_ns_);
+  for (size_t i = 0; i < pins_.size(); ++i) pins_[i]->connection->tick(now_ns_);
+  const uint64_t idle_ns = config.upstream.idle_timeout_ms * kNsPerMs;
+  for (size_t i = lanes_.size(); i-- > 0;) {
+    Lane& lane = *lanes_[i];
+    if (lane.proof.tracking && now_ns_ >= lane.next_heartbeat_ns) {
+      lane.next_heartbeat_ns = now_ns_ + config.coherence.heartbeat_ms * kNsPerMs;
+      heartbeat(lane);
+    }
+    const bool refused = !lane.connection->refusal().empty() && !lane.connection->up();
+    if (&lane != main_lane_ && lane.sessions == 0 && lane.waiting.empty() &&
+        lane.connection->pending() <= (lane.heartbeat_pending ? 1u : 0u) &&
+        (refused || now_ns_ > lane.idle_since_ns + idle_ns))
+      close_lane(lane);
+  }
+  for (size_t i = pins_.size(); i-- > 0;)
+    if (pins_[i]->session.index == UINT32_MAX && now_ns_ > pins_[i]->idle_since_ns + idle_ns)
+      close_pin(*pins_[i]);
+  if (config.limits.client_idle_s > 0 && ticks_ % 16 == 0) {
+    for (Place& place : sessions_) {
+      Session* session = place.session.get();
+      if (session != nullptr && session->pin == nullptr && !session->outstanding() &&
+          now_ns_ > session->active_ns + config.limits.client_idle_s * 1'000'000'000) {
+        stats_.client_idle_closed.add();
+        session->close();
+      }
+    }
+  }
+}
+
+void Router::on_push(Connection& connection, Bytes push) {
+  if (!is_lane(connection)) {
+    Pin& pin = pin_of(connection);
+    if (Session* session = find(pin.session)) {
+      count_channels(pin, push);
+      session->out_of_band(push);
+    }
+    return;
+  }
+  invalidate(lane_of(connection), push);
+}
+
+// >2 $10 invalidate, then *n of keys, or a null: everything. Delimited, so well-formed as RESP; what
+// it says is still looked at with care.
+void Router::invalidate(Lane& lane, Bytes push) {
+  constexpr Bytes kHead = ">2\r\n$10\r\ninvalidate\r\n";
+  if (push.substr(0, kHead.size()) != kHead || mutation::no_push) return;
+  push.remove_prefix(kHead.size());
+  if (push.empty() || push[0] != '*') return renew_space(lane);
+  size_t keys = 0;
+  size_t at = push.find("\r\n") + 2;
+  std::from_chars(push.data() + 1, push.data() + at, keys);
+  for (; keys > 0 && at < push.size() && push[at] == '$'; --keys) {
+    size_t size = 0;
+    const size_t begin = push.find("\r\n", at) + 2;
+    std::from_chars(push.data() + at + 1, push.data() + begin, size);
+    if (size > push.size() - begin) return renew_space(lane);
+    const Bytes key = push.substr(begin, size);
+    at = begin + size + 2;
+    const uint64_t hash = hash_key(key, process_.hash_seed);
+    process_.stamps.invalidate(hash);
+    l1_.erase({hash, lane.proof.space, get_command_->id, key, {}});
+    stats_.l1_invalidations.add();
+  }
+}
+
+void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, bool last) {
+  Link& link = *static_cast<Link*>(connection.owner_data);
+  now_ns_ = connection.last_read_ns();
+  if (last) {
+    end_writes(pending);
+    if (link.kind == Link::Kind::lane) {
+      Lane& lane = static_cast<Lane&>(link);
+      lane.proof.link_ns = std::max(lane.proof.link_ns, pending.sent_ns);
+    }
+  }
+  switch (pending.kind) {
+    case Pending::Kind::ignore: return;
+    case Pending::Kind::whole: return pending.handler->on_reply(connection, bytes, {});
+    case Pending::Kind::stream: return on_flight_reply(connection, pending, bytes, last);
+    case Pending::Kind::relay: break;
+  }
+  Session* session = find(pending.session);
+  if (link.kind == Link::Kind::pin)
+    return on_pin_reply(static_cast<Pin&>(link), session, pending, bytes, last);
+  if (session == nullptr) {
+    link.converting = false;
+    return;
+  }
+  // An error has written nothing that would need a fence only where the command was not even known.
+  const bool unfenced = pending.fence && last && bytes.starts_with("-ERR unknown command");
+  if (pending.convert) {
+    converted_.clear();
+    if (!link.converting) link.converter.begin(pending.rule);
+    link.converting = !last;
+    link.converter.feed(bytes, converted_);
+    session->deliver(pending.slot, converted_.readable(), last);
+  } else {
+    session->deliver(pending.slot, bytes, last);
+  }
+  if (!pending.fence || !last) return;
+  if (unfenced)
+    session->release(pending.slot);
+  else
+    await_fence(pending.session, pending.slot);
+}
+
+void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, bool sent) {
+  end_writes(pending);
+  Link& link = *static_cast<Link*>(connection.owner_data);
+  link.converting = false;
+  if (pending.kind == Pending::Kind::ignore) return;
+  stats_.upstream_errors.add();
+  std::string error = sent ? "-ERR upstream connection lost (" : "-ERR upstream unreachable (";
+  error.append(reason).append(sent && !pending.read_only ? "); the command may have been executed\r\n"
+                                                         : ")\r\n");
+  if (pending.kind == Pending::Kind::whole)
+    return pending.handler->on_reply(connection, {}, error);
+  const auto answer = [&](SessionRef ref, uint32_t slot) {
+    Session* session = find(ref);
+    if (session == nullptr) return;
+    if (pending.begun) return session->close();  // a part of the reply is out: it cannot be taken back
+    session->deliver(slot, error, true);
+  };
+  if (pending.kind == Pending::Kind::stream) {
+    Flight& flight = *static_cast<Flight*>(pending.flight);
+    unlink_flight(flight);
+    flight.reply.clear();
+    auto waiters = std::move(flight.waiters);
+    flight.waiters.clear();
+    for (const Flight::Waiter& waiter : waiters) answer(waiter.session, waiter.slot);
+    return;
+  }
+  if (link.kind == Link::Kind::pin && pending.event == static_cast<uint8_t>(PinEvent::sentinel)) return;
+  answer(pending.session, pending.slot);
+  if (pending.fence)
+    if (Session* session = find(pending.session); session != nullptr && !session->closing())
+      session->release(pending.slot);
+}
+
+// Modules' commands and those of newer servers: their keys and flags, from the server itself.
+void Router::load_command_table(Lane& lane) {
+  lane.connection->send({"COMMAND"}, ReplyTask::pending(
+      [this](Bytes reply, Bytes failure) {
+        if (!failure.empty() || reply.empty() || reply[0] != '*') return;
+        auto table = CommandTable::extended(reply);
+        if (!table.ok()) {
+          log::warn("COMMAND: {}; going on with the built-in table", table.error().detail);
+          return;
+        }
+        for (unsigned i = 0; i < process_.routers.size(); ++i) {
+          Router* router = process_.routers[i];
+          process_.post(i, [router, shared = table.value()] { router->set_table(shared); });
+        }
+      },
+      now_ns_));
+}
+
+}  // namespace nearcached

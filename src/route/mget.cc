@@ -1,0 +1,216 @@
+// MGET: as atomic through us as in Redis.
+//
+// All keys in L1: answered at once, which is one moment of the lane's stream. Otherwise only the
+// missing keys are asked for, and when their reply is here the others are looked up again, at that
+// same place of the stream: L1 then holds exactly what the server held when it answered (every
+// invalidation from before it has been applied). If one of them has gone meanwhile, the whole MGET is
+// asked. A partly served MGET keeps its session's later requests back, because they would be answered
+// at an earlier place than a second asking. Values are shared with GET.
+#include <charconv>
+
+#include "nearcached/base/hash.h"
+#include "nearcached/resp/writer.h"
+#include "route/router.h"
+
+namespace nearcached {
+namespace {
+
+// Beyond this many keys the PTTLs cost more than the hits save.
+constexpr size_t kKeysMax = 1024;
+
+// Splits one whole array reply into its elements. False: not an array of that many.
+bool split_array(Bytes reply, size_t elements, std::vector<Bytes>& out) {
+  if (reply.empty() || reply[0] != '*') return false;
+  const size_t header = reply.find("\r\n") + 2;
+  size_t n = 0;
+  std::from_chars(reply.data() + 1, reply.data() + header, n);
+  if (n != elements) return false;
+  reply.remove_prefix(header);
+  for (size_t i = 0; i < n; ++i) {
+    ReplyScanner scanner;
+    const ReplyScanner::Step step = scanner.scan(reply);
+    if (step.status != ReplyScanner::Status::done) return false;
+    out.push_back(reply.substr(0, step.consumed));
+    reply.remove_prefix(step.consumed);
+  }
+  return true;
+}
+
+}  // namespace
+
+struct MgetFlight final : ReplyHandler {
+  struct Key final : ReplyHandler {
+    MgetFlight* owner = nullptr;
+    std::string name;
+    uint64_t hash = 0;
+    bool asked = false;
+    bool fillable = false;
+    coherence::FillStart start;
+    std::string value;      ///< the element as it came; empty: none
+    void on_reply(Connection&, Bytes reply, Bytes) override { owner->on_pttl(*this, reply); }
+  };
+
+  MgetFlight(Router& r, Lane& l, size_t n) : router(r), lane(l), keys(n) {}
+  void on_reply(Connection& connection, Bytes reply, Bytes failure) override {
+    if (failure.empty())
+      router.on_mget_reply(connection, *this, reply);
+    else
+      router.finish_mget(*this, failure);
+    done();
+  }
+  void on_pttl(Key& key, Bytes reply) {
+    if (key.fillable && !key.value.empty()) {
+      const L1Key l1_key{key.hash, key.start.space, router.get_command_->id, key.name, {}};
+      // A nil that is not a missing key is a key of another type: GET would answer an error.
+      const bool gone = reply == ":-2\r\n";
+      if ((key.value[0] != '$' && !gone) ||
+          !router.keep(l1_key, key.start, lane, key.value, reply))
+        router.stats_.l1_fills_discarded.add();
+    }
+    done();
+  }
+  void done() {
+    if (--replies_left == 0) delete this;
+  }
+
+  Router& router;
+  Lane& lane;
+  std::vector<Key> keys;
+  SessionRef session;
+  uint32_t slot = 0;
+  bool convert = false;
+  bool partial = false;
+  size_t asked = 0;
+  size_t replies_left = 0;
+};
+
+Session::Outcome Router::mget(Session& session, const Request& request, const Command& command) {
+  const auto names = request.args.subspan(1);
+  Lane& lane = *session.lane;
+  if (names.size() > kKeysMax || !epochs_settled()) return relay(session, request, &command);
+  if (must_wait(session, lane)) return Outcome::later;
+  const bool serving = serves_hits(session, lane);
+  auto flight = std::make_unique<MgetFlight>(*this, lane, names.size());
+  converted_.clear();
+  resp::write_array(converted_, names.size());
+  for (size_t i = 0; i < names.size(); ++i) {
+    MgetFlight::Key& key = flight->keys[i];
+    key.hash = hash_key(names[i], process_.hash_seed);
+    const uint64_t stamp = process_.stamps.load(key.hash);
+    L1Hit hit;
+    const L1Key l1_key{key.hash, lane.proof.space, get_command_->id, names[i], {}};
+    if (serving && l1_.find(l1_key, now_ns_ / 1'000'000, hit) &&
+        coherence::stamp_holds(hit.stamp, stamp)) {
+      converted_.append(hit.reply);
+      continue;
+    }
+    key.asked = true;
+    key.fillable = coherence::may_fill(stamp);
+    key.start = {stamp, lane.proof.space, now_ns_};
+    ++flight->asked;
+  }
+  stats_.l1_hits.add(names.size() - flight->asked);
+  stats_.l1_misses.add(flight->asked);
+  if (flight->asked == 0) {
+    if (session.muted()) return Outcome::done;
+    write_hit(session, {converted_.readable(), 0, 0, 0, false, false}, Resp2Rule::null_bulk);
+    return Outcome::done;
+  }
+  const size_t room = request.wire.size() * 2 + names.size() * 32 + 128;
+  if (!lane.connection->has_room(room)) return relay(session, request, &command);
+
+  flight->session = session.ref;
+  flight->slot = session.reserve();
+  flight->convert = session.resp == 2;
+  flight->partial = flight->asked < names.size();
+  flight->replies_left = 1 + flight->asked;
+  for (size_t i = 0; i < names.size(); ++i) {
+    flight->keys[i].name.assign(names[i]);
+    flight->keys[i].owner = flight.get();
+  }
+  Pending caching, value;
+  caching.sent_ns = value.sent_ns = now_ns_;
+  value.kind = Pending::Kind::whole;
+  value.read_only = true;
+  value.handler = flight.get();
+  std::vector<Bytes> args{"MGET"};
+  for (const MgetFlight::Key& key : flight->keys)
+    if (key.asked) args.push_back(key.name);
+  wire_.clear();
+  resp::write_request(wire_, args);
+  lane.connection->send("*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n", std::move(caching));
+  lane.connection->send(wire_.readable(), std::move(value));
+  went_to(session, lane);
+  if (flight->partial) session.last_connection = flight.get();  // nothing else is that: all must wait
+  for (MgetFlight::Key& key : flight->keys) {
+    if (!key.asked) continue;
+    Pending pttl;
+    pttl.sent_ns = now_ns_;
+    pttl.kind = Pending::Kind::whole;
+    pttl.handler = &key;
+    lane.connection->send({"PTTL", key.name}, std::move(pttl));
+  }
+  stats_.upstream_requests.add();
+  (void)flight.release();  // frees itself with its last reply
+  return Outcome::done;
+}
+
+void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes reply) {
+  std::vector<Bytes> elements;
+  const bool array = split_array(reply, flight.asked, elements);
+  if (array) {
+    size_t at = 0;
+    for (MgetFlight::Key& key : flight.keys)
+      if (key.asked) key.value.assign(elements[at++]);
+  }
+  Session* session = find(flight.session);
+  if (session == nullptr) return;
+  if (session->last_connection == &flight) session->last_connection = &flight.lane;
+  converted_.clear();
+  if (!array) {
+    converted_.append(reply);
+  } else {
+    resp::write_array(converted_, flight.keys.size());
+    for (const MgetFlight::Key& key : flight.keys) {
+      L1Hit hit;
+      const L1Key l1_key{key.hash, flight.lane.proof.space, get_command_->id, key.name, {}};
+      if (key.asked) {
+        converted_.append(key.value);
+      } else if (epochs_settled() && l1_.find(l1_key, now_ns_ / 1'000'000, hit) &&
+                 coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash))) {
+        converted_.append(hit.reply);
+      } else {
+        std::vector<Bytes> args{"MGET"};
+        for (const MgetFlight::Key& all : flight.keys) args.push_back(all.name);
+        wire_.clear();
+        resp::write_request(wire_, args);
+        Pending again;
+        again.kind = Pending::Kind::relay;
+        again.convert = flight.convert;
+        again.read_only = true;
+        again.session = flight.session;
+        again.slot = flight.slot;
+        again.sent_ns = now_ns_;
+        connection.send(wire_.readable(), std::move(again));
+        session->last_sequence = connection.sequence();
+        return;
+      }
+    }
+  }
+  if (flight.convert) {
+    Buffer resp3 = std::move(converted_);
+    Resp2Converter converter;
+    converter.begin(Resp2Rule::null_bulk);
+    converter.feed(resp3.readable(), converted_);
+  }
+  session->deliver(flight.slot, converted_.readable(), true);
+}
+
+void Router::finish_mget(MgetFlight& flight, Bytes failure) {
+  Session* session = find(flight.session);
+  if (session == nullptr) return;
+  if (session->last_connection == &flight) session->last_connection = &flight.lane;
+  session->deliver(flight.slot, failure, true);
+}
+
+}  // namespace nearcached

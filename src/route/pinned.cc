@@ -1,0 +1,396 @@
+// Pinned sessions: whatever needs a connection of its own in the server gets one, speaking the
+// client's own protocol, so that replies pass through untouched. The state is followed only as far as
+// it takes to know when it ends; then the session goes back to its lane and the connection into a
+// small pool.
+//
+// SUBSCRIBE and its kin answer with any number of messages. Behind each goes a PING with a nonce of
+// ours (the sentinel): what comes before its reply belongs to the request or is a message, and its
+// reply ends the request. So nothing has to be counted, in either protocol.
+// A session in such a state is never served from L1: with WATCH that would commit lost updates.
+#include <algorithm>
+#include <charconv>
+
+#include "nearcached/base/check.h"
+#include "nearcached/base/hash.h"
+#include "nearcached/resp/writer.h"
+#include "route/router.h"
+
+namespace nearcached {
+namespace {
+
+constexpr Bytes kNonce = "nearcached-sentinel-7d1f";
+
+bool is_sentinel_reply(Bytes reply) {
+  // RESP2 while subscribed: *2 pong nonce; else the nonce alone. A user without the right to PING
+  // gets an error that names it.
+  return (reply.size() < 80 && reply.find(kNonce) != Bytes::npos) ||
+         (reply.starts_with("-NOPERM") && reply.find("'ping'") != Bytes::npos);
+}
+
+bool is_pubsub_message(Bytes reply) {
+  for (const Bytes head : {Bytes("*3\r\n$7\r\nmessage\r\n"), Bytes("*4\r\n$8\r\npmessage\r\n"),
+                           Bytes("*3\r\n$8\r\nsmessage\r\n"), Bytes("*3\r\n$12\r\nsunsubscribe\r\n")})
+    if (reply.starts_with(head)) return true;
+  return false;
+}
+
+bool redirects(std::span<const Bytes> args) {
+  return std::any_of(args.begin(), args.end(), [](Bytes arg) { return equals_upper(arg, "REDIRECT"); });
+}
+
+// An integer argument, or −1.
+int64_t to_index(Bytes text) {
+  int64_t value = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size() ? value : -1;
+}
+
+}  // namespace
+
+bool Router::acquire_pin(Session& session) {
+  Pin* pin = nullptr;
+  for (const auto& idle : pins_)
+    if (idle->session.index == UINT32_MAX && *idle->identity == *session.identity &&
+        idle->connection->options().database == session.database &&
+        idle->connection->options().resp == session.resp && idle->connection->up())
+      pin = idle.get();
+  if (pin != nullptr) {
+    stats_.private_connections_idle.subtract();
+  } else {
+    if (process_.pins.load() >= process_.config.limits.private_connections) {
+      stats_.limit_private_connections_hit.add();
+      return false;
+    }
+    process_.pins.fetch_add(1);
+    pins_.push_back(std::make_unique<Pin>());
+    pin = pins_.back().get();
+    pin->identity = session.identity;
+    Connection::Options options =
+        connection_options(*session.identity, session.database, session.resp);
+    options.once = true;
+    options.client_name = session.name.empty() ? "nearcached-private" : session.name;
+    pin->connection = std::make_unique<Connection>(loop_, *this, std::move(options));
+    pin->connection->owner_data = static_cast<Link*>(pin);
+    stats_.upstream_connections.add();
+    pin->connection->connect();
+  }
+  pin->session = session.ref;
+  pin->reusable = session.name.empty();
+  session.pin = pin;
+  stats_.pinned_sessions.add();
+  return true;
+}
+
+void Router::close_pin(Pin& pin) {
+  if (pin.session.index == UINT32_MAX) stats_.private_connections_idle.subtract();
+  if (Session* session = find(pin.session)) {
+    session->pin = nullptr;
+    session->gives_up_on_eof = false;
+    stats_.pinned_sessions.subtract();
+  }
+  pin.session = {};
+  const auto at =
+      std::find_if(pins_.begin(), pins_.end(), [&](const auto& other) { return other.get() == &pin; });
+  NC_CHECK(at != pins_.end());
+  const std::unique_ptr<Pin> dying = std::move(*at);
+  pins_.erase(at);
+  process_.pins.fetch_sub(1);
+  retire(std::move(dying->connection));
+}
+
+void Router::unpin(Session& session, bool reuse) {
+  Pin& pin = *session.pin;
+  const auto idle = static_cast<size_t>(stats_.private_connections_idle.get());
+  if (!reuse || !pin.reusable || !pin.connection->up() ||
+      idle >= process_.config.upstream.private_idle_max)
+    return close_pin(pin);
+  session.pin = nullptr;
+  session.gives_up_on_eof = false;
+  stats_.pinned_sessions.subtract();
+  stats_.private_connections_idle.add();
+  pin.session = {};
+  pin.idle_since_ns = now_ns_;
+}
+
+// The state has ended and every reply is out: back to the lane.
+void Router::maybe_unpin(Session& session) {
+  Pin* pin = session.pin;
+  if (pin == nullptr || pin->has_state() || pin->connection->pending() > 0 || session.outstanding())
+    return;
+  pin->connection->set_wants_whole(false);
+  Lane* lane = lane_for(session.identity, session.database, 3);
+  if (lane == nullptr) return;  // stays pinned: slower, but right
+  if (lane != session.lane) attach(session, *lane);
+  unpin(session, true);
+}
+
+Session::Outcome Router::pinned(Session& session, const Request& request, const Command* command) {
+  maybe_unpin(session);
+  const Route kind = command == nullptr ? Route::lane : command->route;
+  if (session.pin == nullptr) {
+    const bool needs_pin = kind == Route::multi || kind == Route::watch || kind == Route::subscribe ||
+                           kind == Route::monitor || kind == Route::pinned_state ||
+                           kind == Route::client || (kind == Route::blocking && may_block(*command, request.args));
+    if (!needs_pin) return command == nullptr ? relay(session, request, command) : route(session, request, *command);
+    if (session.outstanding()) return Outcome::later;
+    if (!acquire_pin(session)) {
+      session.reply("-ERR nearcached has no private connection to spare (limits.private_connections)\r\n");
+      return Outcome::done;
+    }
+  }
+  Pin& pin = *session.pin;
+  if (must_wait(session, pin)) return Outcome::later;
+  if (is_refused(command) || kind == Route::replication) {
+    if (pin.multi) pin.poisoned = true;
+    refuse(session, *command);
+    return Outcome::done;
+  }
+  if (kind == Route::reset || kind == Route::quit) return connection_command(session, request, *command);
+  if (!pin.multi && kind == Route::nearcache) return nearcache(session, request.args);
+  if (!pin.multi && kind == Route::info) return info(session, request, *command);
+  if (!pin.multi && kind == Route::client && is_local_client_command(*command, request.args.size()))
+    return client_command(session, request, *command);
+  if (kind == Route::client && command->name == "client|tracking" && redirects(request.args)) {
+    session.reply("-ERR nearcached cannot redirect tracking to another connection; use RESP3\r\n");
+    return Outcome::done;
+  }
+  // One at a time: its reply decides how the following requests are to be understood.
+  const bool changes_session = kind == Route::hello || kind == Route::auth || kind == Route::select;
+  if (changes_session && session.outstanding()) return Outcome::later;
+  const Bytes wire = wire_of(request);
+  if (!pin.connection->has_room(wire.size())) {
+    stats_.limit_upstream_queue_hit.add();
+    session.reply("-ERR nearcached's queue to the upstream is full (limits.upstream_queue)\r\n");
+    return Outcome::done;
+  }
+  forward_pinned(session, request, command);
+  return Outcome::done;
+}
+
+// Remembers what the queued commands will write, for EXEC.
+void Router::queue_transaction(Session& session, const Command* command, std::span<const Bytes> args) {
+  Pin& pin = *session.pin;
+  if (command == nullptr) {
+    pin.writes_unknown = true;
+    return;
+  }
+  if (command->route == Route::select && args.size() == 2) pin.queued_database = to_index(args[1]);
+  const Effect effect = effect_of(*command, args);
+  if (effect == Effect::none) return;
+  if (effect == Effect::everything) pin.writes_everything = true;
+  if (effect == Effect::unknown && !process_.config.coherence.trust_script_keys) pin.writes_unknown = true;
+  keys_.clear();
+  if (!extract_keys(*command, args, keys_)) pin.writes_unknown = true;
+  for (const KeyRef& key : keys_)
+    if (key.write) pin.writes.push_back(hash_key(args[key.arg], process_.hash_seed));
+  if (pin.writes.size() > process_.config.limits.transaction_keys) {
+    stats_.limit_transaction_keys_hit.add();
+    pin.writes.clear();
+    pin.writes_everything = true;
+  }
+}
+
+void Router::forward_pinned(Session& session, const Request& request, const Command* command) {
+  Pin& pin = *session.pin;
+  Connection& connection = *pin.connection;
+  const std::span<const Bytes> args = request.args;
+  const bool valid = command != nullptr && command->arity_ok(args.size());
+  const Route kind = valid ? command->route : Route::lane;
+  Pending pending;
+  pending.kind = Pending::Kind::relay;
+  pending.session = session.ref;
+  pending.sent_ns = now_ns_;
+  PinEvent event = PinEvent::none;
+  Bytes wire = wire_of(request);
+  if (command == nullptr || valid) mark_writes(pending, command, args);
+  const bool queued = pin.multi && kind != Route::exec && kind != Route::discard &&
+                      kind != Route::multi && kind != Route::watch;
+  if (queued && (command == nullptr || valid)) queue_transaction(session, command, args);
+  if (queued) pending.fence = false;  // nothing has run yet: EXEC's fence is the one that counts
+  switch (queued ? Route::lane : kind) {
+    case Route::multi: pin.multi = true; break;
+    case Route::watch:
+      if (!pin.multi) pin.watch = true;
+      break;
+    case Route::unwatch: pin.watch = false; break;
+    case Route::discard: [[fallthrough]];
+    case Route::exec:
+      event = kind == Route::exec && pin.poisoned ? PinEvent::exec_aborted : PinEvent::exec;
+      if (event == PinEvent::exec_aborted) wire = "*1\r\n$7\r\nDISCARD\r\n";
+      if (kind == Route::exec && !pin.poisoned) {
+        pending.fence = pin.writes_unknown;
+        if (pin.writes_everything) process_.stamps.begin_write_all();
+        for (const uint64_t hash : pin.writes) process_.stamps.begin_write(hash);
+        if (pin.writes_everything || !pin.writes.empty()) {
+          pending.writes = std::make_unique<WriteMarks>();
+          pending.writes->hashes = std::move(pin.writes);
+          pending.writes->all = pin.writes_everything;
+        }
+      }
+      pin.new_database = kind == Route::exec && !pin.poisoned ? pin.queued_database : -1;
+      pin.writes.clear();
+      pin.writes_unknown = pin.writes_everything = pin.multi = pin.watch = pin.poisoned = false;
+      pin.queued_database = -1;
+      break;
+    case Route::blocking:
+      if (!may_block(*command, args)) break;
+      // WAIT counts from its own connection's last command: one PING puts that behind our writes.
+      if (command->name == "wait") connection.send({"PING"}, Pending{});
+      event = PinEvent::unblock;
+      ++pin.blocking;
+      pending.no_timeout = true;
+      session.gives_up_on_eof = true;
+      break;
+    case Route::monitor: event = PinEvent::monitor; break;
+    case Route::subscribe:
+      event = PinEvent::sentinel;
+      ++pin.sentinels;
+      connection.set_wants_whole(true);
+      break;
+    case Route::select:
+      event = PinEvent::select;
+      pin.new_database = args.size() == 2 ? to_index(args[1]) : -1;
+      break;
+    case Route::auth:
+    case Route::hello:
+      event = kind == Route::auth ? PinEvent::auth : PinEvent::hello;
+      note_credentials(pin, session, args);
+      break;
+    case Route::client:
+      if (args.size() < 3) break;
+      [[fallthrough]];
+    case Route::pinned_state:
+      event = args.size() > 2 && equals_upper(args[2], "OFF") ? PinEvent::sticky_off : PinEvent::sticky;
+      if (event == PinEvent::sticky) ++pin.sticky_pending;
+      pin.reusable = false;
+      break;
+    default: break;
+  }
+  pending.event = static_cast<uint8_t>(event);
+  went_to(session, pin);
+  stats_.upstream_requests.add();
+  if (pin.monitor) return connection.send_unanswered(wire);
+  pending.slot = session.reserve();
+  if (pending.fence) session.hold(pending.slot);
+  if (event == PinEvent::sentinel) {
+    connection.send_unanswered(wire);
+    connection.send({"PING", kNonce}, std::move(pending));
+  } else {
+    connection.send(wire, std::move(pending));
+  }
+}
+
+// HELLO and AUTH on a private connection are the server's to judge; what they will mean if it agrees
+// is kept until it has.
+void Router::note_credentials(Pin& pin, const Session& session, std::span<const Bytes> args) {
+  pin.reusable = false;
+  pin.new_identity = nullptr;
+  pin.new_resp = session.resp;
+  pin.new_name.clear();
+  const auto identity = [](Bytes user, Bytes password, bool with_user) {
+    return std::make_shared<const Identity>(
+        Identity{std::string(user), std::string(password), true, with_user});
+  };
+  if (equals_upper(args[0], "AUTH")) {
+    pin.new_identity = args.size() == 3 ? identity(args[1], args[2], true) : identity({}, args[1], false);
+    return;
+  }
+  if (args.size() > 1) pin.new_resp = args[1] == "3" ? 3 : 2;
+  for (size_t i = 2; i + 1 < args.size(); ++i) {
+    if (equals_upper(args[i], "AUTH") && i + 2 < args.size()) {
+      pin.new_identity = identity(args[i + 1], args[i + 2], true);
+      i += 2;
+    } else if (equals_upper(args[i], "SETNAME")) {
+      pin.new_name.assign(args[++i]);
+    }
+  }
+}
+
+void Router::apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes reply) {
+  const bool error = reply.starts_with("-");
+  switch (event) {
+    case PinEvent::exec:
+    case PinEvent::select:
+      if (error || pin.new_database < 0 || reply.starts_with("*-1") || reply.starts_with("_")) break;
+      session.database = static_cast<uint32_t>(pin.new_database);
+      pin.connection->set_database(session.database);
+      pin.new_database = -1;
+      break;
+    case PinEvent::auth:
+    case PinEvent::hello:
+      if (error) break;
+      session.resp = pin.new_resp;
+      pin.connection->set_resp(pin.new_resp);
+      if (!pin.new_name.empty()) session.name = pin.new_name;
+      if (pin.new_identity != nullptr) {
+        session.identity = pin.new_identity;
+        session.authenticated = true;
+      }
+      break;
+    case PinEvent::unblock:
+      --pin.blocking;
+      session.gives_up_on_eof = pin.blocking > 0;
+      break;
+    case PinEvent::sticky:
+      --pin.sticky_pending;
+      if (!error) pin.sticky = true;
+      break;
+    case PinEvent::sticky_off:
+      if (!error) pin.sticky = false;
+      break;
+    case PinEvent::monitor:
+      if (error) break;
+      pin.monitor = true;
+      pin.reusable = false;
+      pin.connection->set_wants_whole(true);
+      break;
+    default: break;
+  }
+}
+
+void Router::on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes bytes, bool last) {
+  if (session == nullptr) return;
+  const auto event = static_cast<PinEvent>(pending.event);
+  if (event == PinEvent::sentinel) {
+    --pin.sentinels;
+    if (!pin.subscribed()) pin.connection->set_wants_whole(false);
+    session->deliver(pending.slot, {}, true);
+    return maybe_unpin(*session);
+  }
+  if (last) apply_pin_event(pin, *session, event, bytes);
+  // EXEC of a transaction in which we refused a command: it was made a DISCARD.
+  if (event == PinEvent::exec_aborted && bytes == "+OK\r\n")
+    bytes = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+  session->deliver(pending.slot, bytes, last);
+  if (!last || session->closing()) return;
+  if (pending.fence) await_fence(pending.session, pending.slot);
+  maybe_unpin(*session);
+}
+
+bool Router::is_message(Connection& connection, Bytes reply) {
+  Pin& pin = *static_cast<Pin*>(static_cast<Link*>(connection.owner_data));
+  if (pin.monitor) return true;
+  const Pending* front = connection.front_pending();
+  if (front == nullptr) return true;
+  if (front->event == static_cast<uint8_t>(PinEvent::sentinel)) return !is_sentinel_reply(reply);
+  return is_pubsub_message(reply);
+}
+
+// (un)subscribe confirmations end with the number of channels that are left.
+void Router::count_channels(Pin& pin, Bytes message) {
+  const size_t kind_at = message.find("\r\n", 4);
+  if (kind_at == Bytes::npos) return;
+  const size_t begin = kind_at + 2;
+  const Bytes kind = message.substr(begin, message.find("\r\n", begin) - begin);
+  if (!kind.ends_with("subscribe")) return;
+  const size_t count_at = message.rfind("\r\n:");
+  if (count_at == Bytes::npos) return;
+  uint64_t count = 0;
+  std::from_chars(message.data() + count_at + 3, message.data() + message.size(), count);
+  if (kind == "ssubscribe" || kind == "sunsubscribe")
+    pin.shard_channels = count;
+  else
+    pin.channels = count;
+}
+
+}  // namespace nearcached

@@ -1,0 +1,409 @@
+// The request path. In order: find the command; refuse what is refused; hand connection state to its
+// own code; look in L1; join or start a flight; else pass the request to the lane as it came.
+//
+// Two things keep a session's replies in the order of its requests and never older than what it has
+// seen. All its outstanding requests are on one connection at a time (must_wait), whose replies come
+// in order; and a hit is served only when none are outstanding (coherence::may_serve).
+#include "route/router.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "nearcached/base/check.h"
+#include "nearcached/base/clock.h"
+#include "nearcached/base/glob.h"
+#include "nearcached/base/hash.h"
+#include "nearcached/base/log.h"
+#include "nearcached/resp/writer.h"
+#include "route/flight.h"
+
+namespace nearcached {
+namespace {
+
+constexpr uint64_t kNsPerMs = 1'000'000;
+
+}  // namespace
+
+void Process::on_every_worker(unsigned origin, const Each& each, std::function<void()> done) {
+  auto left = std::make_shared<std::atomic<size_t>>(routers.size());
+  auto finish = [this, origin, left, finished = std::move(done)] {
+    if (left->fetch_sub(1) == 1) post(origin, finished);
+  };
+  for (unsigned i = 0; i < routers.size(); ++i) {
+    Router* router = routers[i];
+    if (!post(i, [router, each, finish] { each(*router, finish); })) finish();
+  }
+}
+
+Router::Router(Process& process, Loop& loop, unsigned index)
+    : process_(process),
+      loop_(loop),
+      index_(index),
+      l1_(process.config.l1.enabled ? process.config.l1.memory_bytes / process.config.server.threads : 0,
+          process.config.l1.entries_max / process.config.server.threads,
+          [this](uint64_t hash, uint32_t space, uint64_t stamp) {
+            for (const auto& lane : lanes_)
+              if (lane->proof.space == space)
+                return !coherence::stamp_holds(stamp, process_.stamps.load(hash));
+            return true;
+          }),
+      max_staleness_ns_(process.config.coherence.max_staleness_ms * kNsPerMs),
+      flight_buckets_(1024, nullptr) {
+  for (const Rule& rule : process.config.rules)
+    rule_value_max_ = std::max(rule_value_max_, rule.value_bytes_max.value_or(0));
+  now_ns();
+  set_table(CommandTable::builtin());
+  auto identity = std::make_shared<Identity>();
+  const UpstreamUrl& url = process.config.upstream.parsed;
+  identity->given = !url.password.empty() || !url.user.empty();
+  identity->with_user = !url.user.empty();
+  identity->user = url.user;
+  identity->password = url.password;
+  default_identity_ = std::move(identity);
+}
+
+void Router::set_table(std::shared_ptr<const CommandTable> table) {
+  table_ = std::move(table);
+  refused_.assign(table_->commands().size() + 1, false);
+  const auto names = [&](const std::vector<std::string>& list, bool value) {
+    for (const std::string& name : list)
+      for (const Command& command : table_->commands())
+        if (command.name == name || (command.name.size() > name.size() &&
+                                     command.name.compare(0, name.size(), name) == 0 &&
+                                     command.name[name.size()] == '|'))
+          refused_[command.id] = value;
+  };
+  names(process_.config.security.refuse, true);
+  names(process_.config.security.allow, false);
+  get_command_ = table_->find_name("get");
+}
+
+uint64_t Router::now_ns() { return now_ns_ = monotonic_ns(); }
+
+Session* Router::find(SessionRef ref) {
+  if (ref.index >= sessions_.size()) return nullptr;
+  Place& place = sessions_[ref.index];
+  return place.generation == ref.generation ? place.session.get() : nullptr;
+}
+
+void Router::accept(int fd, bool is_unix) {
+  if (free_places_.empty()) {
+    free_places_.push_back(static_cast<uint32_t>(sessions_.size()));
+    sessions_.emplace_back();
+  }
+  const uint32_t index = free_places_.back();
+  free_places_.pop_back();
+  Place& place = sessions_[index];
+  const SessionRef ref{index, ++place.generation};
+  place.session = std::make_unique<Session>(loop_, *this, process_.config, ref,
+                                            process_.next_client_id.fetch_add(1));
+  Session& session = *place.session;
+  session.identity = default_identity_;
+  session.database = static_cast<uint32_t>(default_database());
+  stats_.clients.add();
+  stats_.connections_received.add();
+  attach(session, *main_lane_);
+  session.set_unauthenticated(process_.config.security.require_auth);
+  if (!session.open(fd, is_unix)) {
+    ::close(fd);
+    session.close();
+    return;
+  }
+  if (draining_) session.drain();
+}
+
+void Router::on_closing(Session& session) {
+  if (session.pin != nullptr) close_pin(*session.pin);
+  detach(session);
+  stats_.clients.subtract();
+  stats_.sessions_closed.add();
+  process_.clients.fetch_sub(1);
+  // From here on nobody finds it: late replies are dropped in their turn.
+  Place& place = sessions_[session.ref.index];
+  dead_sessions_.push_back(std::move(place.session));
+  ++place.generation;
+  free_places_.push_back(session.ref.index);
+}
+
+void Router::on_closed(Session& session) {
+  for (auto& dead : dead_sessions_)
+    if (dead.get() == &session) {
+      std::swap(dead, dead_sessions_.back());
+      // Freed at the turn's end: this is called from inside the session.
+      closed_sessions_.push_back(std::move(dead_sessions_.back()));
+      dead_sessions_.pop_back();
+      break;
+    }
+  if (drained_ && stats_.clients.get() == 0) std::exchange(drained_, nullptr)();
+}
+
+void Router::on_limit(uint8_t which) {
+  switch (which) {
+    case Session::output_closed: stats_.limit_client_output_hit.add(); break;
+    case Session::output_paused: stats_.limit_client_output_pause_hit.add(); break;
+    case Session::inflight_paused: stats_.limit_client_inflight_hit.add(); break;
+    case Session::request_too_big: stats_.limit_request_hit.add(); break;
+    default: break;
+  }
+}
+
+// What waits is handled until nothing waits: a flush can let a session go on, which can produce more.
+void Router::turn_end() {
+  while (!resumable_.empty() || !dirty_.empty() || !unflushed_.empty()) {
+    std::vector<SessionRef> refs;
+    refs.swap(resumable_);
+    for (const SessionRef ref : refs)
+      if (Session* session = find(ref)) session->resume();
+    std::vector<Connection*> connections;
+    connections.swap(unflushed_);
+    for (Connection* connection : connections) connection->flush();
+    refs.clear();
+    refs.swap(dirty_);
+    for (const SessionRef ref : refs)
+      if (Session* session = find(ref)) session->flush();
+  }
+  if (!closed_sessions_.empty()) closed_sessions_.clear();
+  if (!dead_connections_.empty()) dead_connections_.clear();
+  l1_.sweep(now_ns_ / kNsPerMs);
+  refresh_gauges();
+}
+
+bool Router::is_refused(const Command* command) const {
+  return command != nullptr && command->id < refused_.size() && refused_[command->id];
+}
+
+void Router::refuse(Session& session, const Command& command) {
+  session.reply("-ERR nearcached refuses '" + command.name +
+                "' by its configuration (security.refuse; security.allow lifts it)\r\n");
+}
+
+Session::Outcome Router::on_request(Session& session, const Request& request) {
+  const Command* command = table_->find(request.args);
+  stats_.commands_processed.add();
+  if (command == nullptr) {
+    if (session.pin != nullptr) return pinned(session, request, nullptr);
+    return relay(session, request, nullptr);
+  }
+  session.last_command = command->id;
+  return route(session, request, *command);
+}
+
+Session::Outcome Router::route(Session& session, const Request& request, const Command& command) {
+  if (process_.config.security.require_auth && !session.authenticated && !command.no_auth) {
+    session.reply("-NOAUTH Authentication required.\r\n");
+    return Outcome::done;
+  }
+  if (session.pin != nullptr) return pinned(session, request, &command);
+  if (is_refused(&command)) {
+    refuse(session, command);
+    return Outcome::done;
+  }
+  switch (command.route) {
+    case Route::lane:
+      if (command.cache != Cache::never) return read_through(session, request, command);
+      return relay(session, request, &command);
+    case Route::blocking:
+      if (!may_block(command, request.args)) return relay(session, request, &command);
+      return pinned(session, request, &command);
+    case Route::multi:
+    case Route::watch:
+    case Route::subscribe:
+    case Route::monitor:
+    case Route::pinned_state: return pinned(session, request, &command);
+    case Route::exec:
+    case Route::discard:
+    case Route::unwatch: return relay(session, request, &command);
+    case Route::select:
+    case Route::auth:
+    case Route::hello:
+    case Route::reset:
+    case Route::quit: return connection_command(session, request, command);
+    case Route::client: return client_command(session, request, command);
+    case Route::info: return info(session, request, command);
+    case Route::nearcache: return nearcache(session, request.args);
+    case Route::replication:
+      session.reply("-ERR nearcached does not pass replication commands on\r\n");
+      return Outcome::done;
+  }
+  return Outcome::done;
+}
+
+bool Router::epochs_settled() {
+  const uint64_t all = process_.stamps.load_all();
+  if (all != seen_all_) {
+    seen_all_ = all;
+    renew_spaces();
+  }
+  return StampTable::settled(all);
+}
+
+bool Router::serves_hits(const Session& session, const Lane& lane) const {
+  coherence::SessionView view = session.view;
+  view.replies_pending = session.outstanding();
+  if (session.last_connection != nullptr && session.last_connection != &lane) view.floor_ns = now_ns_;
+  return coherence::may_serve(lane.proof, view, now_ns_, max_staleness_ns_);
+}
+
+Session::Outcome Router::read_through(Session& session, const Request& request,
+                                      const Command& command) {
+  const Cache cache = cache_of(command, request.args);
+  if (cache == Cache::never || !session.lane->proof.tracking) return relay(session, request, &command);
+  if (cache == Cache::mget) return mget(session, request, command);
+  variant_.clear();
+  for (const Bytes arg : request.args.subspan(2)) {
+    const auto size = static_cast<uint32_t>(arg.size());
+    variant_.append(reinterpret_cast<const char*>(&size), sizeof size);
+    variant_.append(arg);
+  }
+  const Bytes key = request.args[1];
+  L1Key l1_key{hash_key(key, process_.hash_seed), 0, command.id, key, variant_};
+  const Resp2Rule rule =
+      session.resp == 2 ? resp2_rule_of(command, request.args) : Resp2Rule::null_bulk;
+  if (rule == Resp2Rule::unknown) return relay(session, request, &command);
+  const bool settled = epochs_settled();
+  l1_key.space = session.lane->proof.space;
+  if (settled && serves_hits(session, *session.lane) && serve(session, l1_key, rule))
+    return Outcome::done;
+  if (!settled) return relay(session, request, &command);
+  return start_read(session, request, command, l1_key, rule);
+}
+
+bool Router::serve(Session& session, const L1Key& key, Resp2Rule rule) {
+  L1Hit hit;
+  if (!l1_.find(key, now_ns_ / kNsPerMs, hit)) return false;
+  if (!coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash))) {
+    l1_.erase(key);
+    stats_.l1_invalidations.add();
+    return false;
+  }
+  stats_.l1_hits.add();
+  if (!session.muted()) write_hit(session, hit, rule);
+  return true;
+}
+
+void Router::write_hit(Session& session, const L1Hit& hit, Resp2Rule rule) {
+  if (session.outstanding()) return session.reply(hit.reply);  // only with the order rule switched off
+  Buffer& out = session.direct_out();
+  if (session.resp == 3 || hit.plain) {
+    out.append(hit.reply);
+  } else {
+    Resp2Converter converter;
+    converter.begin(rule);
+    converter.feed(hit.reply, out);
+  }
+}
+
+Bytes Router::wire_of(const Request& request) {
+  if (!request.wire.empty()) return request.wire;
+  wire_.clear();
+  resp::write_request(wire_, request.args);
+  return wire_.readable();
+}
+
+// Replies are in order only within one connection: moving to another waits for the last reply.
+bool Router::must_wait(Session& session, const Link& link) {
+  return session.outstanding() && session.last_connection != &link;
+}
+
+void Router::went_to(Session& session, const Link& link) {
+  if (session.last_connection != &link && session.last_connection != nullptr)
+    session.view.floor_ns = now_ns_;
+  session.last_connection = &link;
+  session.last_sequence = link.connection->sequence();
+}
+
+void Router::mark_writes(Pending& pending, const Command* command, std::span<const Bytes> args) {
+  if (command == nullptr) {
+    pending.fence = true;
+    return;
+  }
+  const Effect effect = effect_of(*command, args);
+  pending.read_only = effect == Effect::none;
+  if (effect == Effect::none) return;
+  if (effect == Effect::everything) {
+    process_.stamps.begin_write_all();
+    pending.writes = std::make_unique<WriteMarks>();
+    pending.writes->all = true;
+    return;
+  }
+  keys_.clear();
+  const bool exact = extract_keys(*command, args, keys_);
+  const bool trusted = effect == Effect::keys || process_.config.coherence.trust_script_keys;
+  pending.fence = !exact || !trusted || (effect == Effect::unknown && keys_.empty());
+  for (const KeyRef& key : keys_) {
+    if (!key.write) continue;
+    const uint64_t hash = hash_key(args[key.arg], process_.hash_seed);
+    process_.stamps.begin_write(hash);
+    if (!pending.one_write && pending.writes == nullptr) {
+      pending.one_write = true;
+      pending.write_hash = hash;
+    } else {
+      if (pending.writes == nullptr) pending.writes = std::make_unique<WriteMarks>();
+      pending.writes->hashes.push_back(hash);
+    }
+  }
+}
+
+void Router::end_writes(Pending& pending) {
+  if (pending.one_write) process_.stamps.end_write(pending.write_hash);
+  pending.one_write = false;
+  if (pending.writes == nullptr) return;
+  for (const uint64_t hash : pending.writes->hashes) process_.stamps.end_write(hash);
+  if (pending.writes->all) process_.stamps.end_write_all();
+  pending.writes.reset();
+}
+
+// Passes the request to the session's lane, or, when its reply cannot be turned into RESP2 without
+// asking, to the lane's RESP2 twin.
+Session::Outcome Router::relay(Session& session, const Request& request, const Command* command) {
+  Lane* lane = session.lane;
+  bool convert = session.resp == 2 && lane->connection->resp() == 3;
+  Resp2Rule rule = Resp2Rule::null_bulk;
+  if (convert) {
+    rule = command != nullptr ? resp2_rule_of(*command, request.args) : Resp2Rule::unknown;
+    if (rule == Resp2Rule::unknown) {
+      lane = lane_for(session.identity, session.database, 2);
+      convert = false;
+      if (lane == nullptr) {
+        session.reply("-ERR nearcached has no connection to spare (limits.lanes)\r\n");
+        return Outcome::done;
+      }
+    }
+  }
+  if (must_wait(session, *lane)) return Outcome::later;
+  if (!lane->connection->refusal().empty()) {
+    session.reply(lane->connection->refusal().starts_with("-NOAUTH")
+                      ? Bytes("-NOAUTH Authentication required.\r\n")
+                      : lane->connection->refusal());
+    return Outcome::done;
+  }
+  const Bytes wire = wire_of(request);
+  if (!lane->connection->has_room(wire.size())) {
+    stats_.limit_upstream_queue_hit.add();
+    session.reply("-ERR nearcached's queue to the upstream is full (limits.upstream_queue)\r\n");
+    return Outcome::done;
+  }
+  Pending pending;
+  pending.kind = Pending::Kind::relay;
+  pending.convert = convert;
+  pending.rule = rule;
+  pending.session = session.ref;
+  pending.sent_ns = now_ns_;
+  if (command == nullptr || command->arity_ok(request.args.size()))
+    mark_writes(pending, command, request.args);
+  pending.slot = session.reserve();
+  if (pending.fence) session.hold(pending.slot);
+  lane->connection->send(wire, std::move(pending));
+  lane->idle_since_ns = now_ns_;
+  went_to(session, *lane);
+  stats_.upstream_requests.add();
+  return Outcome::done;
+}
+
+const Rule* Router::rule_for(Bytes key) const {
+  for (const Rule& rule : process_.config.rules)
+    if (glob_match(rule.keys, key)) return &rule;
+  return nullptr;
+}
+
+}  // namespace nearcached

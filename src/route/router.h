@@ -1,0 +1,289 @@
+// Router: one worker's way of a request: command lookup → L1 hit | join a flight | lane | private
+// connection. Owns the worker's lanes, pins, flights, sessions and L1.
+//
+// Thread: its worker's; other workers are reached only through Process (stamps) and Peers (tasks).
+// The files: router.cc requests and hits, fill.cc flights, mget.cc, lanes.cc links and invalidation,
+// pinned.cc private connections, connection_commands.cc HELLO, AUTH, SELECT, client_command.cc,
+// info.cc INFO and NEARCACHE, fence.cc.
+#pragma once
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/session.h"
+#include "loop/loop.h"
+#include "nearcached/coherence/stamp_table.h"
+#include "nearcached/command/table.h"
+#include "nearcached/config/config.h"
+#include "nearcached/l1/table.h"
+#include "route/stats.h"
+#include "upstream/lane.h"
+
+namespace nearcached {
+
+class Router;
+
+/// What the workers of a process share. Everything in it may be used from any thread.
+struct Process {
+  Process(const Config& c, uint64_t stamp_slots) : config(c), stamps(stamp_slots) {}
+  const Config& config;
+  StampTable stamps;
+  uint64_t hash_seed = 0;
+  uint64_t started_ns = 0;
+  std::atomic<uint64_t> next_client_id{1};
+  std::atomic<uint64_t> clients{0};
+  std::atomic<uint64_t> clients_refused{0};  ///< limits.clients was hit
+  std::atomic<uint64_t> pins{0};
+  std::vector<const Stats*> stats;          ///< of every worker; fixed before the workers start
+  std::vector<Router*> routers;             ///< likewise
+  std::vector<Mailbox*> mailboxes;          ///< likewise
+
+  /// Runs `task` on the worker's thread; dropped if that worker has stopped.
+  bool post(unsigned worker, Mailbox::Task task) { return mailboxes[worker]->post(std::move(task)); }
+  /// Runs `each` on every worker; when all have called `finished`, runs `done` on `origin`.
+  /// A worker that has stopped counts as finished.
+  using Each = std::function<void(Router& router, std::function<void()> finished)>;
+  void on_every_worker(unsigned origin, const Each& each, std::function<void()> done);
+};
+
+struct Flight;
+struct MgetFlight;
+
+class Router final : public Session::Owner, public Connection::Owner {
+ public:
+  Router(Process& process, Loop& loop, unsigned index);
+  ~Router() override;
+
+  /// Opens the lane of the default identity.
+  void start();
+  void accept(int fd, bool is_unix);
+  void turn_end();
+  void tick();
+  /// Finishes what is under way, then closes every session; `done` when there are none.
+  void drain(std::function<void()> done);
+  /// Closes everything at once; the loop ends when the handles are closed.
+  void shutdown();
+
+  const Stats& stats() const { return stats_; }
+  /// Any thread: how many of the accepted sessions are gone.
+  uint64_t sessions_closed() const { return stats_.sessions_closed.get(); }
+  unsigned index() const { return index_; }
+  uint64_t default_database() const { return process_.config.upstream.parsed.database; }
+  void set_table(std::shared_ptr<const CommandTable> table);
+  /// Drops everything held (NEARCACHE FLUSH …): the process-wide stamp has been bumped.
+  void renew_spaces();
+  /// PINGs every lane that feeds L1; `finished` when all invalidations sent so far have been applied.
+  void fence_lanes(std::function<void()> finished);
+
+  // For commands that speak about clients or keys of every worker.
+  std::string client_list(const std::function<bool(const Session&)>& wanted);
+  /// The session with id `spare_id` is closed only after its outstanding replies.
+  uint64_t kill_clients(const std::function<bool(const Session&)>& wanted, uint64_t spare_id);
+  bool unblock_client(uint64_t id, bool error);
+  void inspect(Bytes key, std::string& text);
+
+ private:
+  friend struct Flight;
+  friend struct MgetFlight;
+  friend class ReplyTask;
+  using Outcome = Session::Outcome;
+
+  // Session::Owner
+  Outcome on_request(Session& session, const Request& request) override;
+  void on_dirty(Session& session) override { dirty_.push_back(session.ref); }
+  void on_resumable(Session& session) override { resumable_.push_back(session.ref); }
+  void on_closing(Session& session) override;
+  void on_closed(Session& session) override;
+  void on_limit(uint8_t which) override;
+  uint64_t now_ns() override;
+
+  // Connection::Owner
+  void on_up(Connection& connection) override;
+  void on_down(Connection& connection, Bytes reason, Bytes refusal) override;
+  void on_reply(Connection& connection, Pending& pending, Bytes bytes, bool last) override;
+  void on_lost(Connection& connection, Pending& pending, Bytes reason, bool sent) override;
+  void on_push(Connection& connection, Bytes push) override;
+  bool is_message(Connection& connection, Bytes reply) override;
+  void on_flush_needed(Connection& connection) override { unflushed_.push_back(&connection); }
+  void on_closed(Connection& connection) override;
+
+  // router.cc
+  Outcome route(Session& session, const Request& request, const Command& command);
+  bool is_refused(const Command* command) const;
+  void refuse(Session& session, const Command& command);
+  Outcome read_through(Session& session, const Request& request, const Command& command);
+  bool serve(Session& session, const L1Key& key, Resp2Rule rule);
+  void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule);
+  Outcome relay(Session& session, const Request& request, const Command* command);
+  Bytes wire_of(const Request& request);
+  bool must_wait(Session& session, const Link& link);
+  void went_to(Session& session, const Link& link);
+  void mark_writes(Pending& pending, const Command* command, std::span<const Bytes> args);
+  void end_writes(Pending& pending);
+  Session* find(SessionRef ref);
+  bool epochs_settled();
+  const Rule* rule_for(Bytes key) const;
+  bool serves_hits(const Session& session, const Lane& lane) const;
+
+  // fill.cc
+  Outcome start_read(Session& session, const Request& request, const Command& command,
+                     const L1Key& key, Resp2Rule rule);
+  void on_flight_reply(Connection& connection, Pending& pending, Bytes bytes, bool last);
+  void finish_flight(Flight& flight, Bytes pttl);
+  void release_flight(Flight& flight);
+  static constexpr size_t kFreeFlightsMax = 1024;
+  Flight* find_flight(const L1Key& key);
+  void unlink_flight(Flight& flight);
+  bool keep(const L1Key& key, const coherence::FillStart& start, const Lane& lane, Bytes reply,
+            Bytes pttl_reply);
+
+  // mget.cc
+  Outcome mget(Session& session, const Request& request, const Command& command);
+  void on_mget_reply(Connection& connection, MgetFlight& flight, Bytes reply);
+  void finish_mget(MgetFlight& flight, Bytes failure);
+
+  // lanes.cc
+  Lane* lane_for(const std::shared_ptr<const Identity>& identity, uint32_t database, int resp);
+  Connection::Options connection_options(const Identity& identity, uint32_t database, int resp);
+  void attach(Session& session, Lane& lane);
+  void detach(Session& session);
+  void heartbeat(Lane& lane);
+  void invalidate(Lane& lane, Bytes push);
+  void renew_space(Lane& lane);
+  void close_lane(Lane& lane);
+  void when_ready(Lane& lane, std::function<void(bool up, Bytes refusal)> callback);
+  void load_command_table(Lane& lane);
+  void retire(std::unique_ptr<Connection> connection);
+
+  // pinned.cc
+  Outcome pinned(Session& session, const Request& request, const Command* command);
+  bool acquire_pin(Session& session);
+  void forward_pinned(Session& session, const Request& request, const Command* command);
+  void on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes bytes, bool last);
+  void apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes reply);
+  void count_channels(Pin& pin, Bytes message);
+  void note_credentials(Pin& pin, const Session& session, std::span<const Bytes> args);
+  void maybe_unpin(Session& session);
+  void unpin(Session& session, bool reuse);
+  void queue_transaction(Session& session, const Command* command, std::span<const Bytes> args);
+  void close_pin(Pin& pin);
+
+  // connection_commands.cc
+  Outcome connection_command(Session& session, const Request& request, const Command& command);
+  Outcome select(Session& session, const Request& request, const Command& command);
+  Outcome auth(Session& session, const Request& request, const Command& command);
+  Outcome hello(Session& session, std::span<const Bytes> args);
+  std::string hello_reply(const Session& session) const;
+  void switch_identity(Session& session, std::shared_ptr<const Identity> identity,
+                       std::function<void(Session& session, Bytes error)> then);
+  void reset(Session& session);
+
+  // client_command.cc
+  Outcome client_command(Session& session, const Request& request, const Command& command);
+  std::string client_line(const Session& session) const;
+  Outcome client_kill(Session& session, std::span<const Bytes> args);
+  Outcome client_list_command(Session& session, std::span<const Bytes> args);
+  Outcome client_unblock(Session& session, std::span<const Bytes> args);
+  Outcome client_reply(Session& session, Bytes mode);
+  Bytes command_name(uint16_t id) const;
+  void gather(Session& session, std::function<void(Router&, std::string& part)> each,
+              std::function<std::string(const std::vector<std::string>& parts)> answer);
+
+  // info.cc
+  Outcome info(Session& session, const Request& request, const Command& command);
+  Outcome nearcache(Session& session, std::span<const Bytes> args);
+  std::string info_section() const;
+  std::string verdict_on(Bytes key) const;
+  void refresh_gauges();
+
+  // fence.cc
+  void await_fence(SessionRef session, ReplyQueue::Slot slot);
+  void start_fence_round();
+  void end_fence_round();
+
+  Process& process_;
+  Loop& loop_;
+  const unsigned index_;
+  Stats stats_;
+  std::shared_ptr<const CommandTable> table_;
+  std::vector<bool> refused_;              ///< by Command::id
+  const Command* get_command_ = nullptr;
+  L1Table l1_;
+  uint64_t now_ns_ = 0;
+  uint64_t max_staleness_ns_;
+  uint64_t rule_value_max_ = 0;            ///< the largest value_max of any rule
+  uint64_t seen_all_ = 0;                  ///< the process-wide stamp the spaces were made under
+  uint32_t next_space_ = 1;
+
+  std::shared_ptr<const Identity> default_identity_;
+  std::vector<std::unique_ptr<Lane>> lanes_;
+  std::vector<std::unique_ptr<Pin>> pins_;
+  Lane* main_lane_ = nullptr;
+  std::vector<std::unique_ptr<Connection>> closing_connections_;
+  std::vector<std::unique_ptr<Connection>> dead_connections_;
+
+  struct Place {
+    std::unique_ptr<Session> session;
+    uint32_t generation = 0;
+  };
+  std::vector<Place> sessions_;
+  std::vector<uint32_t> free_places_;
+  std::vector<std::unique_ptr<Session>> dead_sessions_;    ///< closing; not to be found any more
+  std::vector<std::unique_ptr<Session>> closed_sessions_;  ///< freed at the end of the turn
+  std::vector<SessionRef> dirty_, resumable_;
+  std::vector<Connection*> unflushed_;
+
+  std::vector<Flight*> flight_buckets_;
+  std::vector<Flight*> free_flights_;
+
+  struct Fenced {
+    SessionRef session;
+    ReplyQueue::Slot slot;
+  };
+  std::vector<Fenced> fence_waiting_, fence_round_;
+  bool fence_running_ = false;
+
+  // Scratch, reused so that a request allocates nothing.
+  std::string variant_;
+  Buffer wire_;
+  std::vector<KeyRef> keys_;
+  Buffer converted_;
+  uint64_t ticks_ = 0;
+
+  bool draining_ = false;
+  bool shutting_down_ = false;
+  std::function<void()> drained_;
+  std::unique_ptr<Timer> tick_timer_;
+};
+
+constexpr Bytes kUnreachable = "-ERR upstream unreachable\r\n";
+constexpr Bytes kBadClientName =
+    "-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
+bool valid_client_name(Bytes name);
+/// CLIENT subcommands that are answered here, about the connection between client and proxy.
+bool is_local_client_command(const Command& command, size_t args);
+
+/// A ReplyHandler that is a callback and frees itself.
+class ReplyTask final : public ReplyHandler {
+ public:
+  using Callback = std::function<void(Bytes reply, Bytes failure)>;
+  static Pending pending(Callback callback, uint64_t now_ns) {
+    Pending p;
+    p.kind = Pending::Kind::whole;
+    p.handler = new ReplyTask(std::move(callback));
+    p.sent_ns = now_ns;
+    return p;
+  }
+  void on_reply(Connection&, Bytes reply, Bytes failure) override {
+    callback_(reply, failure);
+    delete this;
+  }
+
+ private:
+  explicit ReplyTask(Callback callback) : callback_(std::move(callback)) {}
+  Callback callback_;
+};
+
+}  // namespace nearcached

@@ -1,0 +1,31 @@
+// The end of a worker, in two steps. Drain: no new connections; every session goes on being served
+// and is closed at the first moment when it owes nothing and has sent nothing unanswered. Shutdown:
+// everything is closed at once.
+#include "nearcached/base/check.h"
+#include "route/flight.h"
+#include "route/router.h"
+
+namespace nearcached {
+
+void Router::drain(std::function<void()> done) {
+  draining_ = true;
+  drained_ = std::move(done);
+  for (Place& place : sessions_)
+    if (place.session != nullptr) place.session->drain();
+  if (stats_.clients.get() == 0 && drained_) std::exchange(drained_, nullptr)();
+}
+
+void Router::shutdown() {
+  shutting_down_ = true;
+  tick_timer_.reset();
+  for (size_t i = 0; i < sessions_.size(); ++i)
+    if (Session* session = sessions_[i].session.get()) session->close();
+  while (!pins_.empty()) close_pin(*pins_.back());
+  while (!lanes_.empty()) close_lane(*lanes_.back());
+}
+
+Router::~Router() {
+  for (Flight* flight : free_flights_) delete flight;
+}
+
+}  // namespace nearcached

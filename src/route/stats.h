@@ -1,0 +1,45 @@
+// What a worker counts. One writer (its worker), any reader: relaxed atomics without a locked
+// instruction, so INFO on one worker can add up all of them.
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+namespace nearcached {
+
+class Counter {
+ public:
+  void add(uint64_t n = 1) { value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
+  void subtract(uint64_t n = 1) { add(0 - n); }
+  void set(uint64_t n) { value_.store(n, std::memory_order_relaxed); }
+  uint64_t get() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<uint64_t> value_{0};
+};
+
+// X(name): the name is the field's name in INFO. Order is the order there.
+#define NEARCACHED_COUNTERS(X)                                                                      \
+  X(clients) X(connections_received) X(commands_processed)                                          \
+  X(l1_hits) X(l1_misses) X(l1_items) X(l1_used_bytes) X(l1_budget_bytes) X(l1_fills)               \
+  X(l1_fills_discarded) X(l1_evictions) X(l1_expired) X(l1_reclaimed) X(l1_invalidations)           \
+  X(l1_flushes) X(flights_joined) X(flights) X(fences)                                              \
+  X(upstream_connections) X(upstream_reconnects) X(upstream_requests) X(upstream_errors)            \
+  X(pinned_sessions) X(private_connections_idle)                                                    \
+  X(limit_client_inflight_hit) X(limit_client_output_pause_hit)                \
+  X(limit_client_output_hit) X(limit_request_hit) X(limit_upstream_queue_hit) X(limit_lanes_hit)    \
+  X(limit_private_connections_hit) X(limit_flights_hit) X(limit_transaction_keys_hit)               \
+  X(limit_l1_value_hit) X(client_idle_closed)
+
+struct alignas(64) Stats {
+#define X(name) Counter name;
+  NEARCACHED_COUNTERS(X)
+#undef X
+  /// Age of the oldest proof among the lanes that serve hits is computed from this: monotonic ns of
+  /// the oldest such proof; 0: no lane serves.
+  Counter oldest_proof_ns;
+  Counter sessions_closed;
+  Counter lanes_tracking;
+  Counter lanes_up;
+};
+
+}  // namespace nearcached

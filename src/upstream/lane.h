@@ -1,0 +1,80 @@
+// Lane and Pin: what a Connection is used for.
+//
+// A Lane is a worker's multiplexed connection for one (identity, database, protocol); all sessions
+// that act as that identity share it. Over RESP3 with tracking it also feeds L1, under `proof.space`.
+// A Pin is a private connection for one session whose state lives in the server (MULTI, SUBSCRIBE,
+// BLPOP …); idle ones are kept for the next session that needs one.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nearcached/coherence/rules.h"
+#include "upstream/connection.h"
+
+namespace nearcached {
+
+struct Link {
+  enum class Kind : uint8_t { lane, pin };
+  explicit Link(Kind k) : kind(k) {}
+  virtual ~Link() = default;
+  const Kind kind;
+  std::unique_ptr<Connection> connection;
+  Resp2Converter converter;    ///< of the reply in progress
+  bool converting = false;     ///< it has begun
+};
+
+struct Lane final : Link {
+  Lane() : Link(Kind::lane) {}
+  coherence::LaneProof proof;
+  std::shared_ptr<const Identity> identity;
+  uint32_t database = 0;
+  int resp = 3;
+  uint32_t sessions = 0;
+  uint64_t idle_since_ns = 0;
+  bool heartbeat_pending = false;
+  uint64_t next_heartbeat_ns = 0;
+  /// Called once when the lane is up (empty refusal) or has been refused or given up on.
+  std::vector<std::function<void(bool up, Bytes refusal)>> waiting;
+};
+
+/// What a reply on a pinned connection changes (Pending::event).
+enum class PinEvent : uint8_t { none, exec, exec_aborted, select, auth, hello, monitor, sentinel, unblock, sticky, sticky_off };
+
+struct Pin final : Link {
+  Pin() : Link(Kind::pin) {}
+  SessionRef session;          ///< none: idle in the pool
+  std::shared_ptr<const Identity> identity;
+  uint64_t idle_since_ns = 0;
+  bool multi = false;
+  bool watch = false;
+  bool monitor = false;
+  bool sticky = false;         ///< state we do not model: stays until RESET or the end
+  uint32_t sticky_pending = 0; ///< outstanding requests for such state
+  bool reusable = true;        ///< nothing was changed that another session would notice
+  bool poisoned = false;       ///< a command was refused inside MULTI: EXEC must abort
+  uint32_t blocking = 0;       ///< outstanding requests that may block
+  uint32_t sentinels = 0;      ///< outstanding ends of SUBSCRIBE-like requests
+  uint64_t channels = 0;       ///< subscribed channels and patterns
+  uint64_t shard_channels = 0;
+  // The transaction being queued.
+  std::vector<uint64_t> writes;
+  bool writes_unknown = false;
+  bool writes_everything = false;
+  int64_t queued_database = -1;
+  // Arguments of the one request whose reply changes the session (barrier: never two at once).
+  int64_t new_database = -1;
+  uint8_t new_resp = 0;
+  std::shared_ptr<const Identity> new_identity;
+  std::string new_name;
+
+  bool has_state() const {
+    return multi || watch || monitor || sticky || sticky_pending > 0 || blocking > 0 || sentinels > 0 || channels > 0 ||
+           shard_channels > 0;
+  }
+  bool subscribed() const { return channels > 0 || shard_channels > 0 || sentinels > 0; }
+};
+
+}  // namespace nearcached

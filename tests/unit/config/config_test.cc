@@ -1,0 +1,245 @@
+#include <catch2/catch.hpp>
+
+#include <random>
+
+#include "config/keys.h"
+#include "config/units.h"
+#include "nearcached/config/config.h"
+
+using namespace nearcached;
+
+namespace {
+
+Config parsed(const std::string& text) {
+  Result<Config> config = parse_config(text, "n.toml");
+  INFO(text);
+  REQUIRE(config.ok());
+  return config.value();
+}
+
+std::string error_of(const std::string& text) {
+  const Result<Config> config = parse_config(text, "n.toml");
+  return config.ok() ? "accepted" : config.error().detail;
+}
+
+// Differs from the default in every key.
+Config everything_changed() {
+  Config c;
+  c.server = {{{"::1", 7000, {}}, {{}, 0, "/tmp/a \"quoted\" \\ name.sock"}}, 3, 1, 0, 1'500};
+  c.upstream.url = "redis://10.1.2.3:7001/4";
+  c.upstream.parsed = {{"10.1.2.3", 7001, {}}, {}, {}, 4};
+  c.upstream.connect_timeout_ms = 10;
+  c.upstream.timeout_ms = 61'000;
+  c.upstream.reconnect_min_ms = 1;
+  c.upstream.reconnect_max_ms = 3'600'000;
+  c.upstream.private_idle_max = 0;
+  c.upstream.idle_timeout_ms = 7'200'000;
+  c.l1 = {false, (5ull << 40) / 8, 1ull << 32, 1, 0, 1};
+  c.coherence = {CoherenceMode::off, 1'001, 500, 1ull << 30, true};
+  c.rules = {{"a\tb\"\\:*", false, 1, 0, 12'345}, {"*", true, {}, {}, {}}};
+  c.limits = {1, 17, 65'537, 1'025, 2, 16'385, 65'538, 3'601, 65'539, 65'540, 5, 6, 7, 8};
+  c.security = {true, {"config|set"}, {"json.set", "debug"}};
+  c.log = {LogLevel::trace, "/var/log/n.log"};
+  return c;
+}
+
+}  // namespace
+
+TEST_CASE("what print_config prints reads back to the same configuration", "[config]") {
+  const Config changed = everything_changed();
+  CHECK(parsed(print_config(Config{})) == Config{});
+  CHECK(parsed(print_config(changed)) == changed);
+  // So that a new key cannot be forgotten above: no line but the sections and rules is a default.
+  Config a = changed, b;
+  for (const config::ConfigKey& key : config::config_keys()) {
+    INFO(key.full_name());
+    CHECK(config::format(key, key.field(a)) != config::format(key, key.field(b)));
+  }
+}
+
+TEST_CASE("an empty file is the default", "[config]") { CHECK(parsed("") == Config{}); }
+
+TEST_CASE("the default of every key is within its own bounds", "[config]") {
+  Config c;
+  for (const config::ConfigKey& key : config::config_keys()) {
+    const std::string text = "[" + std::string(key.section) + "]\n" + std::string(key.name) +
+                             " = " + config::format(key, key.field(c)) + "\n";
+    CHECK(parsed(text) == Config{});
+  }
+}
+
+TEST_CASE("a size has Redis's units or binary ones, in any case", "[config]") {
+  const auto memory = [](const std::string& v) {
+    return parsed("[l1]\nmemory = " + v).l1.memory_bytes;
+  };
+  CHECK(memory("1048576") == 1048576);
+  CHECK(memory("\"1048576\"") == 1048576);
+  CHECK(memory("\"2000k\"") == 2'000'000);
+  CHECK(memory("\"2000kb\"") == 2'048'000);
+  CHECK(memory("\"2m\"") == 2'000'000);
+  CHECK(memory("\"2MB\"") == 2'097'152);
+  CHECK(memory("\"2g\"") == 2'000'000'000);
+  CHECK(memory("\"2Gb\"") == 2ull << 30);
+  CHECK(memory("\"2048kIb\"") == 2ull << 20);
+  CHECK(memory("\"2MiB\"") == 2ull << 20);
+  CHECK(memory("\"2GiB\"") == 2ull << 30);
+  CHECK(memory("\"1TiB\"") == 1ull << 40);
+  CHECK(memory("\"1048576b\"") == 1048576);
+}
+
+TEST_CASE("a duration has a unit, or means the unit of its key", "[config]") {
+  CHECK(parsed("[l1]\nttl = 1500").l1.ttl_ms == 1'500);
+  CHECK(parsed("[l1]\nttl = \"1500ms\"").l1.ttl_ms == 1'500);
+  CHECK(parsed("[l1]\nttl = \"5s\"").l1.ttl_ms == 5'000);
+  CHECK(parsed("[l1]\nttl = \"2M\"").l1.ttl_ms == 120'000);
+  CHECK(parsed("[l1]\nttl = \"2h\"").l1.ttl_ms == 7'200'000);
+  CHECK(parsed("[limits]\nclient_idle = 90").limits.client_idle_s == 90);
+  CHECK(parsed("[limits]\nclient_idle = \"2m\"").limits.client_idle_s == 120);
+  CHECK(parsed("[limits]\nclient_idle = \"3000ms\"").limits.client_idle_s == 3);
+  CHECK(error_of("[limits]\nclient_idle = \"1500ms\"") ==
+        "n.toml:2: limits.client_idle = \"1500ms\": a duration in whole seconds such as 30s, 5m or "
+        "1h "
+        "(0s to 720h)");
+}
+
+TEST_CASE("sizes and durations are printed as they can be read", "[config]") {
+  CHECK(config::format_size(0) == "0");
+  CHECK(config::format_size(1023) == "1023");
+  CHECK(config::format_size(1536) == "1536");
+  CHECK(config::format_size(3 << 10) == "3KiB");
+  CHECK(config::format_size(1ull << 40) == "1TiB");
+  CHECK(config::format_duration_ms(0) == "0s");
+  CHECK(config::format_duration_ms(90'000) == "90s");
+  CHECK(config::format_duration_ms(60'001) == "60001ms");
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 10'000; ++i) {
+    const uint64_t number = random() >> (random() % 64) << (random() % 20);
+    CHECK(config::parse_size(config::format_size(number)) == number);
+    CHECK(config::parse_duration_ms(config::format_duration_ms(number), 1) == number);
+  }
+}
+
+TEST_CASE("a number that does not fit 64 bits is refused, not wrapped", "[config]") {
+  CHECK(!config::parse_size("18446744073709551616"));
+  CHECK(!config::parse_size("18014398509481984KiB"));
+  CHECK(config::parse_size("18014398509481983KiB") == 18446744073709550592ull);
+  CHECK(!config::parse_duration_ms("99999999999999999h", 1));
+  for (const char* text : {"", "k", "-1", "+1", "1.5MiB", " 1", "1 MiB", "0x10", "1e3"})
+    CHECK(!config::parse_size(text));
+}
+
+TEST_CASE("a wrong value is named with its file, line, key and what is accepted", "[config]") {
+  CHECK(error_of("[server]\n\n[l1]\nmemory = \"64XB\"\n") ==
+        "n.toml:4: l1.memory = \"64XB\": a size such as 64MiB or 1048576 (1MiB to 1TiB)");
+  CHECK(error_of("[l1]\nmemory = 1048575") ==
+        "n.toml:2: l1.memory = 1048575: a size such as 64MiB or 1048576 (1MiB to 1TiB)");
+  CHECK(error_of("[server]\nbacklog = \"5\"") ==
+        "n.toml:2: server.backlog = \"5\": an integer (1 to 65535)");
+  CHECK(error_of("[server]\nbacklog = 4294967297") ==
+        "n.toml:2: server.backlog = 4294967297: an integer (1 to 65535)");
+  CHECK(error_of("[server]\nthreads = 65") ==
+        "n.toml:2: server.threads = 65: \"auto\" or an integer (1 to 64)");
+  CHECK(error_of("[server]\nthreads = 0") ==
+        "n.toml:2: server.threads = 0: \"auto\" or an integer (1 to 64)");
+  CHECK(error_of("[l1]\nenabled = 1") == "n.toml:2: l1.enabled = 1: true or false");
+  CHECK(error_of("[l1]\nenabled = \"true\"") == "n.toml:2: l1.enabled = \"true\": true or false");
+  CHECK(error_of("[l1]\nttl = 1.5") ==
+        "n.toml:2: l1.ttl = 1.5: a duration such as 500ms, 5s, 1m or 1h (1ms to 720h)");
+  CHECK(error_of("[l1]\nttl = [1]") ==
+        "n.toml:2: l1.ttl = [...]: a duration such as 500ms, 5s, 1m or 1h (1ms to 720h)");
+  CHECK(error_of("[coherence]\nmode = \"Auto\"") ==
+        "n.toml:2: coherence.mode = \"Auto\": \"auto\", \"resp3\" or \"off\"");
+  CHECK(error_of("[log]\nlevel = \"warning\"") ==
+        "n.toml:2: log.level = \"warning\": \"trace\", \"debug\", \"info\", \"warn\" or \"error\"");
+  CHECK(
+      error_of("[security]\nrefuse = [\"flush all\"]") ==
+      "n.toml:2: security.refuse = \"flush all\": a list of command names such as \"shutdown\" or "
+      "\"config|set\"");
+}
+
+TEST_CASE("an error is one line even if the value is not", "[config]") {
+  CHECK(error_of("[log]\nlevel = \"a\\nb\\u001b\"") ==
+        "n.toml:2: log.level = \"a\\u000Ab\\u001B\": \"trace\", \"debug\", \"info\", \"warn\" or "
+        "\"error\"");
+}
+
+TEST_CASE("of several errors the one in the first line is reported", "[config]") {
+  CHECK(error_of("[log]\nlevel = 1\n[l1]\nttl = 0\n").starts_with("n.toml:2: "));
+  CHECK(error_of("[l1]\nvalue_max = 0\nttl = 0\n").starts_with("n.toml:2: "));
+}
+
+TEST_CASE("an unknown key is answered with the nearest one", "[config]") {
+  CHECK(error_of("[l1]\nmemry = 1") == "n.toml:2: l1.memry: unknown key; did you mean l1.memory?");
+  CHECK(error_of("[l1]\nmax_staleness = 1") ==
+        "n.toml:2: l1.max_staleness: unknown key; did you mean coherence.max_staleness?");
+  CHECK(error_of("listen = []") == "n.toml:1: listen: unknown key; did you mean server.listen?");
+  CHECK(
+      error_of("[l1]\nxyzzy = 1") ==
+      "n.toml:2: l1.xyzzy: unknown key; [l1] has enabled, memory, entries_max, ttl, negative_ttl, "
+      "value_max");
+  CHECK(error_of("[[rule]]\nkeys = \"*\"\ntl = 1") ==
+        "n.toml:3: rule.tl: unknown key; did you mean rule.ttl?");
+}
+
+TEST_CASE("an unknown section is answered with the nearest one", "[config]") {
+  CHECK(error_of("[limit]") == "n.toml:1: [limit]: unknown section; did you mean [limits]?");
+  CHECK(
+      error_of("[frobnicate]") ==
+      "n.toml:1: [frobnicate]: unknown section; the sections are server, upstream, l1, coherence, "
+      "limits, security, log, rule");
+  CHECK(error_of("l1 = 5") == "n.toml:1: l1: a section, written [l1]");
+  CHECK(error_of("[[l1]]") == "n.toml:1: l1: a section, written [l1]");
+  CHECK(error_of("[rule]\nkeys = \"*\"") ==
+        "n.toml:1: rule: written [[rule]], one block for each rule");
+}
+
+TEST_CASE("what is not TOML is named with its line", "[config]") {
+  CHECK(error_of("\n[l1\n").starts_with("n.toml:2: not TOML: "));
+  CHECK(error_of("[l1]\nttl = 1\nttl = 2").starts_with("n.toml:3: not TOML: "));
+  CHECK(error_of("[l1]\nmemory = 64MiB").ends_with("; text, sizes and durations stand in quotes"));
+  CHECK(error_of("[coherence]\nmode = auto")
+            .ends_with("; text, sizes and durations stand in quotes"));
+}
+
+TEST_CASE("a key that contradicts another is blamed where it was set", "[config]") {
+  CHECK(error_of("[coherence]\nmax_staleness = \"500ms\"\nheartbeat = \"251ms\"") ==
+        "n.toml:3: coherence.heartbeat = \"251ms\": at most half of coherence.max_staleness "
+        "(\"500ms\")");
+  CHECK(parsed("[coherence]\nheartbeat = \"250ms\"").coherence.heartbeat_ms == 250);
+  CHECK(error_of("[upstream]\nreconnect_max = \"10ms\"") ==
+        "n.toml:2: upstream.reconnect_max = \"10ms\": at least upstream.reconnect_min (\"20ms\")");
+  CHECK(error_of("[upstream]\nreconnect_min = \"2s\"") ==
+        "n.toml:2: upstream.reconnect_min = \"2s\": at most upstream.reconnect_max (\"1s\")");
+  CHECK(error_of("[limits]\nbulk = \"2GiB\"") ==
+        "n.toml:2: limits.bulk = \"2GiB\": at most limits.request (\"1GiB\")");
+  CHECK(
+      error_of("[limits]\nclient_output = \"64KiB\"") ==
+      "n.toml:2: limits.client_output = \"64KiB\": at least limits.client_output_pause (\"1MiB\")");
+}
+
+TEST_CASE("the heartbeat follows max_staleness unless it is set", "[config]") {
+  const auto heartbeat = [](const std::string& v) {
+    return parsed("[coherence]\nmax_staleness = " + v).coherence.heartbeat_ms;
+  };
+  CHECK(heartbeat("100") == 20);
+  CHECK(heartbeat("10") == 2);
+  CHECK(heartbeat("\"1h\"") == 100);
+}
+
+TEST_CASE("rules keep their order and leave open what they do not set", "[config]") {
+  const Config c = parsed(
+      "[[rule]]\nkeys = \"z:*\"\ncache = false\n"
+      "[[rule]]\nkeys = \"a:*\"\nttl = \"5s\"\nnegative_ttl = 0\nvalue_max = \"1kb\"\n");
+  REQUIRE(c.rules.size() == 2);
+  CHECK(c.rules[0] == Rule{"z:*", false, {}, {}, {}});
+  CHECK(c.rules[1] == Rule{"a:*", true, 5'000, 0, 1'024});
+  CHECK(error_of("[[rule]]\ncache = true") ==
+        "n.toml:1: [[rule]]: rule.keys is missing: a Redis glob such as \"user:*\"");
+  CHECK(error_of("[[rule]]\nkeys = \"\"") ==
+        "n.toml:2: rule.keys = \"\": a Redis glob such as \"user:*\"");
+}
+
+TEST_CASE("command names are kept in lower case", "[config]") {
+  const Config c = parsed("[security]\nrefuse = [\"FLUSHALL\", \"Config|Set\"]\nallow = []");
+  CHECK(c.security.refuse == std::vector<std::string>{"flushall", "config|set"});
+}

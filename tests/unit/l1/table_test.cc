@@ -1,0 +1,455 @@
+// The table against a plain map, on a virtual clock, with budgets so small that eviction never
+// stops. check_invariants() recounts every byte and every link after each operation.
+#include "nearcached/l1/table.h"
+
+#include <catch2/catch.hpp>
+#include <map>
+#include <optional>
+#include <random>
+#include <set>
+#include <string>
+#include <tuple>
+
+#include "nearcached/base/hash.h"
+
+using namespace nearcached;
+
+namespace {
+
+constexpr uint64_t kSeed = 0x5EED;
+constexpr uint64_t kForever = uint64_t{1} << 31;
+
+struct TestKey {
+  std::string key;
+  std::string variant = {};
+  uint32_t space = 1;
+  uint16_t command = 7;
+
+  auto operator<=>(const TestKey&) const = default;
+  L1Key l1() const { return {hash_key(key, kSeed), space, command, key, variant}; }
+};
+
+L1Fill fill_of(Bytes reply, uint64_t filled_ms = 0, uint64_t expires_ms = kForever,
+               uint64_t stamp = 0) {
+  return {reply, stamp, filled_ms, expires_ms, false, false};
+}
+
+bool holds(L1Table& table, const TestKey& key, uint64_t now_ms = 0) {
+  L1Hit hit;
+  return table.find(key.l1(), now_ms, hit);
+}
+
+struct Modelled {
+  std::string reply;
+  uint64_t stamp;
+  uint64_t filled_ms;
+  uint64_t expires_ms;
+  bool plain;
+  bool negative;
+};
+
+/// Random operations on both the table and a map that forgets nothing.
+class Model {
+ public:
+  Model(L1Table& table, bool may_evict, unsigned seed)
+      : table_(table), may_evict_(may_evict), random_(seed) {}
+
+  void step() {
+    const unsigned what = pick(100);
+    const TestKey key = pick_key();
+    if (what < 45) {
+      put(key);
+    } else if (what < 85) {
+      find(key);
+    } else if (what < 92) {
+      erase(key);
+    } else if (what < 95) {
+      table_.sweep(now_ms_);
+    } else if (what < 98) {
+      now_ms_ += pick(20);
+    } else if (what == 98 && pick(50) == 0) {
+      table_.clear();
+      map_.clear();
+    } else {
+      inspect(key);
+    }
+    table_.check_invariants();
+    REQUIRE(table_.stats().used_bytes <= table_.stats().budget_bytes);
+  }
+  /// Whether an item with this stamp counts as dead.
+  static bool dead(uint64_t stamp) { return stamp % 7 == 0; }
+
+ private:
+  unsigned pick(unsigned bound) { return static_cast<unsigned>(random_() % bound); }
+  TestKey pick_key() {
+    const unsigned a = pick(20), b = pick(20);  // the product is skewed: hot and cold keys
+    TestKey key{"key" + std::to_string(a * b)};
+    if (pick(2) == 0) key.variant = std::string(1 + pick(3), static_cast<char>(pick(3)));
+    key.space = pick(2);
+    key.command = static_cast<uint16_t>(pick(2));
+    return key;
+  }
+
+  void put(const TestKey& key) {
+    const unsigned size = pick(10) == 0 ? pick(4000) : pick(60);
+    Modelled m{std::string(size, static_cast<char>('a' + pick(26))),
+               random_(),
+               now_ms_,
+               now_ms_ + pick(200),
+               pick(2) == 0,
+               pick(2) == 0};
+    const bool stored = table_.put(
+        key.l1(), {m.reply, m.stamp, m.filled_ms, m.expires_ms, m.plain, m.negative}, now_ms_);
+    if (m.expires_ms == now_ms_) REQUIRE_FALSE(stored);
+    if (!may_evict_ && m.expires_ms > now_ms_) REQUIRE(stored);
+    map_.erase(key);
+    if (stored) map_.emplace(key, std::move(m));
+  }
+
+  void find(const TestKey& key) {
+    L1Hit hit;
+    const bool found = table_.find(key.l1(), now_ms_, hit);
+    const auto it = map_.find(key);
+    const bool live = it != map_.end() && now_ms_ < it->second.expires_ms;
+    if (found) {
+      REQUIRE(live);
+      REQUIRE(hit.reply == it->second.reply);
+      REQUIRE(hit.stamp == it->second.stamp);
+      REQUIRE(hit.filled_ms == it->second.filled_ms);
+      REQUIRE(hit.expires_ms == it->second.expires_ms);
+      REQUIRE(hit.plain == it->second.plain);
+      REQUIRE(hit.negative == it->second.negative);
+      return;
+    }
+    if (!may_evict_) REQUIRE((!live || dead(it->second.stamp)));
+    map_.erase(key);
+  }
+
+  void erase(const TestKey& key) {
+    const bool erased = table_.erase(key.l1());
+    if (erased) REQUIRE(map_.count(key) == 1);
+    map_.erase(key);
+    REQUIRE_FALSE(holds(table_, key, now_ms_));
+  }
+
+  void inspect(const TestKey& key) {
+    std::set<std::tuple<uint32_t, uint16_t, std::string>> seen;
+    table_.inspect(key.key, [&](const L1Entry& entry) {
+      const TestKey full{std::string(entry.key), std::string(entry.variant), entry.space,
+                         entry.command};
+      REQUIRE(entry.key == key.key);
+      REQUIRE(seen.insert({full.space, full.command, full.variant}).second);
+      const auto it = map_.find(full);
+      REQUIRE(it != map_.end());
+      REQUIRE(entry.reply_bytes == it->second.reply.size());
+      REQUIRE(entry.bytes > entry.reply_bytes + entry.key.size() + entry.variant.size());
+    });
+  }
+
+  L1Table& table_;
+  const bool may_evict_;
+  std::mt19937_64 random_;
+  std::map<TestKey, Modelled> map_;
+  uint64_t now_ms_ = 1000;
+};
+
+}  // namespace
+
+TEST_CASE("with room for everything the table answers as a map does", "[l1]") {
+  L1Table table(8 << 20, 0, [](uint64_t, uint32_t, uint64_t stamp) { return Model::dead(stamp); });
+  Model model(table, false, 1);
+  for (int i = 0; i < 20'000; ++i) model.step();
+  CHECK(table.stats().evictions == 0);
+  CHECK(table.stats().expired > 0);
+  CHECK(table.stats().reclaimed > 0);
+}
+
+TEST_CASE("under constant eviction a hit is never wrong and the budget never exceeded", "[l1]") {
+  const uint64_t budget = GENERATE(as<uint64_t>{}, 6'000, 9'000, 20'000, 40'000);
+  L1Table table(budget, 0, [](uint64_t, uint32_t, uint64_t stamp) { return Model::dead(stamp); });
+  Model model(table, true, static_cast<unsigned>(budget));
+  for (int i = 0; i < 30'000; ++i) model.step();
+  CHECK(table.stats().evictions > 100);
+}
+
+TEST_CASE("the number of entries is limited too", "[l1]") {
+  L1Table table(8 << 20, 50);
+  Model model(table, true, 3);
+  uint64_t most = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    model.step();
+    most = std::max(most, table.stats().items);
+  }
+  CHECK(most == 50);
+  CHECK(table.stats().evictions > 0);
+}
+
+TEST_CASE("every live item that left early is counted as an eviction, and only those", "[l1]") {
+  L1Table table(30'000, 0);
+  const std::string reply(100, 'x');
+  uint64_t stored = 0;
+  for (int i = 0; i < 1000; ++i) {
+    stored += table.put(TestKey{std::to_string(i)}.l1(), fill_of(reply), 0) ? 1 : 0;
+  }
+  CHECK(stored == 1000);
+  CHECK(table.stats().items + table.stats().evictions == stored);
+  CHECK(table.stats().expired == 0);
+  CHECK(table.stats().reclaimed == 0);
+}
+
+TEST_CASE("an item is gone at its millisecond, not one before and not one after", "[l1]") {
+  L1Table table(1 << 20, 0);
+  const TestKey key{"k"};
+  REQUIRE(table.put(key.l1(), fill_of("v", 1000, 1500), 1000));
+  CHECK(holds(table, key, 1000));
+  CHECK(holds(table, key, 1499));
+  CHECK_FALSE(holds(table, key, 1500));
+  CHECK(table.stats().items == 0);
+  CHECK(table.stats().expired == 1);
+}
+
+TEST_CASE("a reply already past its time is not stored, and the older one is gone", "[l1]") {
+  L1Table table(1 << 20, 0);
+  const TestKey key{"k"};
+  REQUIRE(table.put(key.l1(), fill_of("old", 0, 5000), 0));
+  CHECK_FALSE(table.put(key.l1(), fill_of("late", 100, 200), 200));
+  CHECK_FALSE(holds(table, key, 200));
+}
+
+TEST_CASE("space, command, key and variant each tell items apart", "[l1]") {
+  L1Table table(1 << 20, 0);
+  const std::vector<TestKey> keys = {{"k", "", 1, 1},  {"k", "", 2, 1},  {"k", "", 1, 2},
+                                     {"kv", "", 1, 1}, {"k", "v", 1, 1}, {"", "kv", 1, 1}};
+  for (size_t i = 0; i < keys.size(); ++i) {
+    // One hash for all, so that only the comparison can tell.
+    L1Key key = keys[i].l1();
+    key.hash = 42;
+    REQUIRE(table.put(key, fill_of(std::to_string(i)), 0));
+  }
+  for (size_t i = 0; i < keys.size(); ++i) {
+    L1Key key = keys[i].l1();
+    key.hash = 42;
+    L1Hit hit;
+    REQUIRE(table.find(key, 0, hit));
+    CHECK(hit.reply == std::to_string(i));
+  }
+}
+
+TEST_CASE("a hundred thousand variants of one key are found, listed and expired", "[l1]") {
+  L1Table table(64 << 20, 0);
+  TestKey key{"hash"};
+  constexpr int kVariants = 100'000;
+  for (int i = 0; i < kVariants; ++i) {
+    key.variant = "f" + std::to_string(i);
+    REQUIRE(table.put(key.l1(), fill_of(key.variant, 0, 1000), 0));
+  }
+  table.check_invariants();
+  for (int i = 0; i < kVariants; ++i) {
+    key.variant = "f" + std::to_string(i);
+    table.prefetch(key.l1());
+    table.prefetch_item(key.l1());
+    L1Hit hit;
+    REQUIRE(table.find(key.l1(), 999, hit));
+    REQUIRE(hit.reply == key.variant);
+  }
+  int listed = 0;
+  table.inspect("hash", [&](const L1Entry&) { ++listed; });
+  CHECK(listed == kVariants);
+  key.variant = "f5";
+  CHECK_FALSE(holds(table, key, 1000));
+  CHECK(table.stats().items == kVariants - 1);
+}
+
+TEST_CASE("hashes that share their low or high bits are spread all the same", "[l1]") {
+  const unsigned shift = GENERATE(0u, 20u, 32u, 48u);
+  L1Table table(32 << 20, 0);
+  for (uint64_t i = 0; i < 50'000; ++i) {
+    const std::string name = std::to_string(i);
+    REQUIRE(table.put(L1Key{i << shift, 1, 1, name, ""}, fill_of(name), 0));
+  }
+  table.check_invariants();
+  L1Hit hit;
+  for (uint64_t i = 0; i < 50'000 && (i << shift >> shift) == i; ++i) {
+    const std::string name = std::to_string(i);
+    REQUIRE(table.find(L1Key{i << shift, 1, 1, name, ""}, 0, hit));
+    REQUIRE(hit.reply == name);
+  }
+}
+
+TEST_CASE("a thousand keys with one and the same hash still work", "[l1]") {
+  L1Table table(1 << 20, 0);
+  for (int i = 0; i < 1000; ++i) {
+    const std::string name = std::to_string(i);
+    REQUIRE(table.put(L1Key{1, 1, 1, name, ""}, fill_of(name), 0));
+  }
+  table.check_invariants();
+  L1Hit hit;
+  for (int i = 0; i < 1000; ++i) {
+    const std::string name = std::to_string(i);
+    REQUIRE(table.find(L1Key{1, 1, 1, name, ""}, 0, hit));
+    REQUIRE(hit.reply == name);
+    REQUIRE(table.erase(L1Key{1, 1, 1, name, ""}));
+    table.sweep(static_cast<uint64_t>(i));
+    table.check_invariants();
+  }
+}
+
+TEST_CASE("a dead item leaves before anything live, and is not an eviction", "[l1]") {
+  bool stale = false;
+  L1Table table(40'000, 0, [&](uint64_t, uint32_t space, uint64_t) { return stale && space == 1; });
+  int i = 0;
+  while (table.stats().evictions == 0) {
+    REQUIRE(table.put(TestKey{std::to_string(i++), "", 1}.l1(), fill_of("old"), 0));
+  }
+  const uint64_t dead = table.stats().items;
+  const uint64_t evictions = table.stats().evictions;
+  stale = true;
+  for (uint64_t n = 0; n < dead / 2; ++n) {
+    REQUIRE(table.put(TestKey{std::to_string(n), "", 2}.l1(), fill_of("new"), 0));
+  }
+  table.check_invariants();
+  CHECK(table.stats().evictions == evictions);
+  CHECK(table.stats().reclaimed > 0);
+  for (uint64_t n = 0; n < dead / 2; ++n) REQUIRE(holds(table, {std::to_string(n), "", 2}));
+}
+
+TEST_CASE("sweeping gives back what is expired or dead, and the index with it", "[l1]") {
+  bool stale = false;
+  L1Table table(16 << 20, 0,
+                [&](uint64_t, uint32_t, uint64_t stamp) { return stale && stamp == 1; });
+  for (int i = 0; i < 10'000; ++i) {
+    const bool dies = i % 2 == 0;
+    const uint64_t expires_ms = dies ? kForever : 1000;
+    const L1Fill fill = fill_of("v", 0, expires_ms, dies ? 1 : 0);
+    REQUIRE(table.put(TestKey{std::to_string(i)}.l1(), fill, 0));
+  }
+  REQUIRE(table.put(TestKey{"live"}.l1(), fill_of("v"), 0));
+  const uint64_t full = table.stats().used_bytes;
+  uint64_t now_ms = 1;
+  for (; now_ms < 1000; ++now_ms) table.sweep(now_ms);
+  CHECK(table.stats().items == 10'001);
+  stale = true;
+  for (; now_ms < 6000; ++now_ms) table.sweep(now_ms);
+  table.check_invariants();
+  CHECK(table.stats().items == 1);
+  CHECK(table.stats().expired == 5000);
+  CHECK(table.stats().reclaimed == 5000);
+  CHECK(holds(table, {"live"}, now_ms));
+  CHECK(table.stats().used_bytes * 50 < full);
+}
+
+TEST_CASE("a hot set survives a scan of ten times the budget", "[l1]") {
+  L1Table table(1 << 20, 0);
+  const std::string reply(100, 'x');
+  constexpr int kHot = 500;
+  const auto hot = [](int i) { return TestKey{"hot" + std::to_string(i)}; };
+  const auto touch = [&] {
+    int hits = 0;
+    for (int i = 0; i < kHot; ++i) {
+      if (holds(table, hot(i))) {
+        ++hits;
+      } else {
+        table.put(hot(i).l1(), fill_of(reply), 0);
+      }
+    }
+    return hits;
+  };
+  for (int round = 0; round < 4; ++round) touch();
+  for (int i = 0; i < 60'000; ++i) {
+    table.put(TestKey{"scan" + std::to_string(i)}.l1(), fill_of(reply), 0);
+  }
+  CHECK(table.stats().evictions > 50'000);
+  CHECK(touch() == kHot);
+}
+
+TEST_CASE("what comes back soon after it was pushed out enters the main queue", "[l1]") {
+  L1Table table(1 << 20, 0);
+  const std::string reply(100, 'x');
+  int i = 0;
+  const auto scan = [&](int count) {
+    for (int end = i + count; i < end; ++i) {
+      table.put(TestKey{"scan" + std::to_string(i)}.l1(), fill_of(reply), 0);
+    }
+  };
+  // Something in the main queue first: else the small one may hold everything.
+  for (int n = 0; n < 4000; ++n) {
+    const TestKey key{"main" + std::to_string(n)};
+    table.put(key.l1(), fill_of(reply), 0);
+    holds(table, key), holds(table, key);
+  }
+  scan(3000);
+  const TestKey back{"back"};
+  table.put(back.l1(), fill_of(reply), 0);
+  scan(2000);
+  REQUIRE_FALSE(holds(table, back));
+  table.put(back.l1(), fill_of(reply), 0);
+  scan(2000);
+  CHECK(holds(table, back));
+}
+
+TEST_CASE("a replaced item keeps its standing", "[l1]") {
+  L1Table table(1 << 20, 0);
+  const TestKey key{"k"};
+  table.put(key.l1(), fill_of("first"), 0);
+  for (int i = 0; i < 9; ++i) holds(table, key);
+  table.put(key.l1(), fill_of("second"), 0);
+  uint32_t accesses = 0;
+  table.inspect("k", [&](const L1Entry& entry) { accesses = entry.accesses; });
+  CHECK(accesses == 9);
+  for (int i = 0; i < 5000; ++i) holds(table, key);
+  table.inspect("k", [&](const L1Entry& entry) { accesses = entry.accesses; });
+  CHECK(accesses == 2047);
+  CHECK(table.stats().items == 1);
+}
+
+TEST_CASE("a reply larger than an eighth of the budget is refused and evicts nobody", "[l1]") {
+  L1Table table(1 << 20, 0);
+  const TestKey key{"k"};
+  REQUIRE(table.put(TestKey{"other"}.l1(), fill_of("v"), 0));
+  REQUIRE(table.put(key.l1(), fill_of("v"), 0));
+  CHECK_FALSE(table.put(key.l1(), fill_of(std::string((1 << 17) + 1, 'x')), 0));
+  CHECK_FALSE(holds(table, key));
+  CHECK(holds(table, {"other"}));
+  CHECK(table.stats().rejected_too_big == 1);
+  CHECK(table.put(key.l1(), fill_of(std::string(100'000, 'x')), 0));
+  table.check_invariants();
+}
+
+TEST_CASE("a budget of nothing stores nothing and uses nothing", "[l1]") {
+  const uint64_t budget = GENERATE(as<uint64_t>{}, 0, 1000, 4096);
+  L1Table table(budget, 0);
+  const TestKey key{"k"};
+  CHECK_FALSE(table.put(key.l1(), fill_of("v"), 0));
+  CHECK_FALSE(holds(table, key));
+  CHECK_FALSE(table.erase(key.l1()));
+  table.prefetch(key.l1());
+  table.prefetch_item(key.l1());
+  table.sweep(1);
+  table.inspect("k", [](const L1Entry&) { FAIL("nothing can be there"); });
+  table.check_invariants();
+  CHECK(table.stats().used_bytes == 0);
+}
+
+TEST_CASE("an empty table costs nothing before the first item and after clear", "[l1]") {
+  L1Table table(1 << 30, 0);
+  CHECK(table.stats().used_bytes == 0);
+  for (int i = 0; i < 1000; ++i) table.put(TestKey{std::to_string(i)}.l1(), fill_of("v"), 0);
+  CHECK(table.stats().used_bytes > 64'000);
+  table.clear();
+  table.check_invariants();
+  CHECK(table.stats().used_bytes == 0);
+  CHECK(table.stats().items == 0);
+}
+
+TEST_CASE("keys, variants and replies are binary, and may be empty", "[l1]") {
+  L1Table table(1 << 20, 0);
+  const TestKey binary{std::string("\0\xff\r\n", 4), std::string("\0\0", 2)};
+  const TestKey empty{""};
+  REQUIRE(table.put(binary.l1(), fill_of(Bytes("\0x\0", 3)), 0));
+  REQUIRE(table.put(empty.l1(), fill_of(""), 0));
+  L1Hit hit;
+  REQUIRE(table.find(binary.l1(), 0, hit));
+  CHECK(hit.reply == Bytes("\0x\0", 3));
+  REQUIRE(table.find(empty.l1(), 0, hit));
+  CHECK(hit.reply.empty());
+}
