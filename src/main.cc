@@ -1,3 +1,5 @@
+#include <fcntl.h>
+
 #include <cstdio>
 #include <cstdlib>
 
@@ -6,8 +8,16 @@
 #include "nearcached/config/config.h"
 #include "server/server.h"
 
+// A closed standard stream would lend its number to a socket, which libuv refuses to close and any
+// stray message would be written to.
+static void open_standard_streams() {
+  for (int fd = 0; fd < 3; ++fd)
+    if (fcntl(fd, F_GETFD) == -1 && open("/dev/null", O_RDWR) != fd) std::abort();
+}
+
 int main(int argc, char** argv) {
   using namespace nearcached;
+  open_standard_streams();
   auto parsed = parse_command_line(argc, argv);
   if (!parsed) {
     std::fprintf(stderr, "nearcached: %s\n", parsed.error().detail.c_str());

@@ -372,9 +372,7 @@ Session::Outcome Router::relay(Session& session, const Request& request, const C
   }
   if (must_wait(session, *lane)) return Outcome::later;
   if (!lane->connection->refusal().empty()) {
-    session.reply(lane->connection->refusal().starts_with("-NOAUTH")
-                      ? Bytes("-NOAUTH Authentication required.\r\n")
-                      : lane->connection->refusal());
+    session.reply(refusal_for_client(lane->connection->refusal()));
     return Outcome::done;
   }
   const Bytes wire = wire_of(request);
