@@ -169,7 +169,7 @@ TEST_CASE("what the proxy refuses says why and keeps the connection", "[protocol
 }
 
 TEST_CASE("a refused command can be allowed in the configuration", "[protocol]") {
-  Stack stack({"--set", "security.allow=[\"debug\"]"});
+  Stack stack({"--set", "security.allow=debug"});
   CHECK(stack.proxy.client()("DEBUG SLEEP 0") == "OK");
 }
 
