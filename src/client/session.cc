@@ -71,12 +71,11 @@ void Session::on_read(Bytes bytes) {
 
 // Handles requests from `bytes` until they end or the session must stand still.
 size_t Session::process(Bytes bytes) {
-  size_t done = 0;
+  size_t done = 0, consumed = 0;
   Request request;
   partial_ = false;
   processing_ = true;
   while (!waiting_ && !finishing_ && done < bytes.size() && !must_pause()) {
-    size_t consumed = 0;
     const ParseStatus status = parser_.parse(bytes.substr(done), request, consumed);
     if (status == ParseStatus::need_more) {
       done += consumed;
@@ -101,6 +100,7 @@ size_t Session::process(Bytes bytes) {
     if (closing()) break;
   }
   processing_ = false;
+  if (!partial_ && !waiting_) parser_.parse({}, request, consumed);  // lets a giant request's memory go
   return done;
 }
 

@@ -55,10 +55,11 @@ class Cursor {
     return payload(size);
   }
 
+  /// The integer that comes next; its negative fits too.
   int32_t integer() {
     const auto [type, line] = header();
     int64_t value = 0;
-    if (type != ':' || !number(line, value) || value < INT32_MIN || value > INT32_MAX) fail();
+    if (type != ':' || !number(line, value) || value < -INT32_MAX || value > INT32_MAX) fail();
     return ok_ ? static_cast<int32_t>(value) : 0;
   }
 
@@ -222,6 +223,19 @@ Command::KeySpec read_spec(Cursor& in) {
   return spec;
 }
 
+/// First key, last key (absolute, or negative from the end) and step, as one spec.
+Command::KeySpec read_positions(Cursor& in) {
+  Command::KeySpec spec;
+  spec.begin = Command::KeySpec::Begin::index;
+  spec.find = Command::KeySpec::Find::range;
+  spec.write = true;
+  spec.index = std::max(0, in.integer());
+  const int32_t last = in.integer();
+  spec.last = last < 0 ? last : std::max(0, last - spec.index);
+  spec.step = in.integer();
+  return spec;
+}
+
 /// `movablekeys` without a spec that moves: the module finds its keys by code that we do not have.
 void mark_unnamed_keys(Command& command) {
   if (!command.movable_keys) return;
@@ -253,14 +267,7 @@ void read_command(Cursor& in, bool is_subcommand, std::vector<Command>& out) {
   command.name = in_case(in.text(), 'A', 'Z', 'a' - 'A');
   command.arity = in.integer();
   uint16_t flags = read_flags(in);
-  Command::KeySpec spec;
-  spec.begin = Command::KeySpec::Begin::index;
-  spec.find = Command::KeySpec::Find::range;
-  spec.write = true;
-  spec.index = in.integer();
-  const int32_t last = in.integer();
-  spec.last = last < 0 ? last : std::max(0, last - spec.index);
-  spec.step = in.integer();
+  const Command::KeySpec positions = read_positions(in);
   std::vector<Command> subcommands;
   for (size_t field = 6; field < fields && in.ok(); ++field) {
     if (field == 8) read_specs(in, command);
@@ -269,7 +276,7 @@ void read_command(Cursor& in, bool is_subcommand, std::vector<Command>& out) {
     else in.skip();
   }
   if (command.name.empty() || command.name.size() > kNameBytesMax) return in.reject();
-  if (fields <= 8 && spec.index > 0) command.key_specs.push_back(spec);
+  if (fields <= 8 && positions.index > 0) command.key_specs.push_back(positions);
   if (!subcommands.empty()) flags |= kContainer;
   apply_flags(command, flags);
   mark_unnamed_keys(command);

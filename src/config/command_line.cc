@@ -132,12 +132,21 @@ Result<std::string> read_file(const std::string& path) {
   return text;
 }
 
+// A list is `a,b` or, as in the file, `["a", "b"]`.
 Given from_command_line(const std::string& text) {
   Given given{Given::Type::command_line, text, {}, {}};
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    given.items.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
+  std::string_view list = text;
+  const bool bracketed = list.size() >= 2 && list.front() == '[' && list.back() == ']';
+  if (bracketed) list = list.substr(1, list.size() - 2);
+  while (!list.empty()) {
+    const size_t end = std::min(list.find(','), list.size());
+    std::string_view item = list.substr(0, end);
+    list.remove_prefix(std::min(end + 1, list.size()));
+    while (bracketed && !item.empty() && item.front() == ' ') item.remove_prefix(1);
+    while (bracketed && !item.empty() && item.back() == ' ') item.remove_suffix(1);
+    if (bracketed && item.size() >= 2 && item.front() == '"' && item.back() == '"')
+      item = item.substr(1, item.size() - 2);
+    given.items.emplace_back(item);
   }
   return given;
 }

@@ -35,8 +35,9 @@ uint64_t number_of(const ConfigKey& key, Config& config) {
   return *std::get<uint64_t*>(field);
 }
 
-void append_section(std::string& out, std::string_view header) {
-  out.append(out.empty() ? "" : "\n").append(header).append("\n");
+void append_header(std::string& out, std::string_view open, std::string_view section,
+                   std::string_view close) {
+  out.append(out.empty() ? "" : "\n").append(open).append(section).append(close).append("\n");
 }
 
 void append_key(std::string& out, const Key& key, const std::string& value) {
@@ -102,12 +103,12 @@ std::string print_config(const Config& original) {
   std::string out;
   std::string_view section;
   for (const config::ConfigKey& key : config::config_keys()) {
-    if (key.section != section) config::append_section(out, "[" + std::string(key.section) + "]");
+    if (key.section != section) config::append_header(out, "[", key.section, "]");
     section = key.section;
     config::append_key(out, key, config::format(key, key.field(config)));
   }
   for (Rule& rule : config.rules) {
-    config::append_section(out, "[[rule]]");
+    config::append_header(out, "[[", config::kRuleSection, "]]");
     for (const config::RuleKey& key : config::rule_keys())
       config::append_key(out, key, config::format(key, key.field(rule)));
   }

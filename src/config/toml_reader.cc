@@ -10,6 +10,8 @@
 namespace nearcached::config {
 namespace {
 
+constexpr size_t kRulesMax = 256;  // they are tried in turn for each key of a fill
+
 Given to_given(const toml::array& array) {
   Given given{Given::Type::list, {}, {}, array.empty() ? "[]" : "[...]"};
   for (const toml::node& item : array) {
@@ -106,6 +108,8 @@ class TomlReader {
     const toml::array* blocks = node.as_array();
     if (blocks == nullptr || !blocks->is_array_of_tables())
       return fail(key.source(), "rule: written [[rule]], one block for each rule");
+    if (blocks->size() > kRulesMax)
+      return fail(key.source(), "rule: at most " + std::to_string(kRulesMax) + " [[rule]] blocks");
     loader_.config_.rules.clear();
     for (const toml::node& block : *blocks) read_rule(*block.as_table());
   }

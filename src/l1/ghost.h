@@ -3,36 +3,34 @@
 #pragma once
 #include <cstdint>
 
+#include "l1/line_table.h"
+
 namespace nearcached::l1 {
 
 class Ghost {
  public:
-  Ghost() = default;
-  ~Ghost() { clear(); }
-  Ghost(const Ghost&) = delete;
-  Ghost& operator=(const Ghost&) = delete;
-
-  /// Sizes the ghost to remember about as many items as are live. A change of size forgets.
-  void fit(uint64_t live_items);
-  /// Does nothing before the first fit().
+  /// Moves the size by one line towards remembering as many items as are live.
+  void step(uint64_t live_items);
+  /// Does nothing before the first step().
   void remember(uint64_t mix);
   /// True if it was remembered; forgets it.
   bool take(uint64_t mix);
-  void clear();
-  uint64_t bytes() const;
+  void clear() { lines_.resize(0); }
+  uint64_t bytes() const { return lines_.bytes(); }
 
  private:
   static constexpr uint64_t kWays = 32;
-  struct Line {
+  struct alignas(64) Line {
     uint16_t prints[kWays];  ///< newest first; 0 = empty
   };
-  static_assert(sizeof(Line) == 64);
 
-  Line& line(uint64_t mix) const { return lines_[((mix >> 32) * count_) >> 32]; }
-  static uint16_t print(uint64_t mix) { return static_cast<uint16_t>(mix % 0xFFFF + 1); }
+  // From bits that locate() does not look at below 2^48 lines.
+  static uint16_t print_of(uint64_t mix) {
+    const auto print = static_cast<uint16_t>(mix >> 48);
+    return print != 0 ? print : 1;
+  }
 
-  Line* lines_ = nullptr;
-  uint64_t count_ = 0;
+  LineTable<Line> lines_;
 };
 
 }  // namespace nearcached::l1

@@ -14,46 +14,33 @@ namespace {
 
 constexpr uint64_t kSplitAbove = 5;  // items per bucket
 constexpr uint64_t kMergeBelow = 3;
+constexpr uint64_t kBucketsMin = 64;  // one page
 
 }  // namespace
 
 void Index::prefetch_item(uint64_t mix) const {
-  if (bucket_count_ == 0) return;
+  if (buckets_.size() == 0) return;
   const uint64_t tag = tag_of(mix);
-  for (const uint64_t word : bucket(locate(mix)).words) {
+  for (const uint64_t word : buckets_[buckets_.locate(mix)].words) {
     if (word >> kTagShift == tag) {
+      // Header, key and a short reply span three lines: blocks are aligned to 16 bytes only.
       const char* block = reinterpret_cast<const char*>(item_of(word));
       __builtin_prefetch(block);
       __builtin_prefetch(block + 64);
+      __builtin_prefetch(block + 128);
       return;
     }
   }
 }
 
-void Index::set_bucket_count(uint64_t count) {
-  const uint64_t segments = (count + kSegmentBuckets - 1) / kSegmentBuckets;
-  constexpr size_t kSegmentBytes = kSegmentBuckets * sizeof(Bucket);
-  while (segments_.size() < segments) {
-    segments_.push_back(static_cast<Bucket*>(heap_alloc_lines(kSegmentBytes)));
-    block_bytes_ += heap_cost(segments_.back(), kSegmentBytes);
-  }
-  while (segments_.size() > segments) {
-    block_bytes_ -= heap_cost(segments_.back(), kSegmentBytes);
-    heap_free(segments_.back());
-    segments_.pop_back();
-  }
-  bucket_count_ = count;
-  mask_ = count == 0 ? 0 : std::bit_ceil(count) - 1;
-}
-
 Index::Bucket* Index::add_overflow() {
   auto* b = static_cast<Bucket*>(heap_alloc_lines(sizeof(Bucket)));
-  block_bytes_ += heap_cost(b, sizeof(Bucket));
+  overflow_bytes_ += heap_cost(b, sizeof(Bucket));
   return b;
 }
 
 void Index::free_overflow(Bucket* b) {
-  block_bytes_ -= heap_cost(b, sizeof(Bucket));
+  overflow_bytes_ -= heap_cost(b, sizeof(Bucket));
   heap_free(b);
 }
 
@@ -71,10 +58,10 @@ void Index::append(Bucket& head, uint64_t word) {
 }
 
 void Index::insert(uint64_t mix, Item* item) {
-  if (bucket_count_ == 0) set_bucket_count(kSegmentBuckets);
+  if (buckets_.size() == 0) buckets_.resize(kBucketsMin);
   const auto address = reinterpret_cast<uint64_t>(item);
   NC_CHECK(address >> kTagShift == 0);
-  append(bucket(locate(mix)), tag_of(mix) << kTagShift | address);
+  append(buckets_[buckets_.locate(mix)], tag_of(mix) << kTagShift | address);
   ++items_;
 }
 
@@ -82,7 +69,7 @@ void Index::remove(uint64_t mix, const Item* item) {
   const uint64_t word = tag_of(mix) << kTagShift | reinterpret_cast<uint64_t>(item);
   uint64_t* place = nullptr;
   Bucket* before_last = nullptr;
-  Bucket* last = &bucket(locate(mix));
+  Bucket* last = &buckets_[buckets_.locate(mix)];
   while (true) {
     for (uint64_t& w : last->words) {
       if (w == word) place = &w;
@@ -104,18 +91,18 @@ void Index::remove(uint64_t mix, const Item* item) {
 }
 
 void Index::step() {
-  if (items_ > bucket_count_ * kSplitAbove) {
+  if (items_ > buckets_.size() * kSplitAbove) {
     split();
-  } else if (items_ < bucket_count_ * kMergeBelow && bucket_count_ > kSegmentBuckets) {
+  } else if (items_ < buckets_.size() * kMergeBelow && buckets_.size() > kBucketsMin) {
     merge();
   }
 }
 
 void Index::split() {
-  const uint64_t fresh = bucket_count_;
-  set_bucket_count(fresh + 1);
-  Bucket& source = bucket(fresh - std::bit_floor(fresh));
-  for_each(fresh - std::bit_floor(fresh), [](const Item* item) { __builtin_prefetch(item); });
+  const uint64_t fresh = buckets_.size();
+  buckets_.resize(fresh + 1);
+  Bucket& source = buckets_[buckets_.split_source(fresh)];
+  for_each(buckets_.split_source(fresh), [](const Item* item) { __builtin_prefetch(item); });
 
   // The chain is compacted in place: words that stay are written back behind the reader.
   Bucket* to = &source;
@@ -125,8 +112,8 @@ void Index::split() {
       const uint64_t word = from_word;
       if (word == 0) break;
       from_word = 0;
-      if (locate(mix(*item_of(word))) == fresh) {
-        append(bucket(fresh), word);
+      if (buckets_.locate(mix(*item_of(word))) == fresh) {
+        append(buckets_[fresh], word);
         continue;
       }
       if (at == kWords) {
@@ -146,9 +133,9 @@ void Index::split() {
 }
 
 void Index::merge() {
-  const uint64_t last = bucket_count_ - 1;
-  Bucket& target = bucket(last - std::bit_floor(last));
-  Bucket* from = &bucket(last);
+  const uint64_t last = buckets_.size() - 1;
+  Bucket& target = buckets_[buckets_.split_source(last)];
+  Bucket* from = &buckets_[last];
   while (from != nullptr) {
     for (uint64_t& word : from->words) {
       if (word != 0) append(target, word);
@@ -156,55 +143,46 @@ void Index::merge() {
     }
     Bucket* const next = from->overflow;
     from->overflow = nullptr;
-    if (from != &bucket(last)) free_overflow(from);
+    if (from != &buckets_[last]) free_overflow(from);
     from = next;
   }
-  set_bucket_count(last);
+  buckets_.resize(last);
 }
 
 void Index::clear() {
-  for (uint64_t n = 0; n < bucket_count_; ++n) {
-    Bucket* b = bucket(n).overflow;
+  for (uint64_t n = 0; n < buckets_.size(); ++n) {
+    Bucket* b = buckets_[n].overflow;
     while (b != nullptr) {
       Bucket* const next = b->overflow;
       free_overflow(b);
       b = next;
     }
   }
-  set_bucket_count(0);
-  segments_ = std::vector<Bucket*>();
+  buckets_.resize(0);
   items_ = 0;
 }
 
-uint64_t Index::bytes() const {
-  if (segments_.capacity() == 0) return 0;
-  return block_bytes_ + heap_cost(segments_.data(), segments_.capacity() * sizeof(Bucket*));
-}
-
 void Index::check_invariants() const {
-  uint64_t seen = 0, blocks = 0;
-  for (const Bucket* segment : segments_) {
-    blocks += heap_cost(segment, kSegmentBuckets * sizeof(Bucket));
-  }
-  for (uint64_t n = 0; n < bucket_count_; ++n) {
+  uint64_t seen = 0, overflow_bytes = 0;
+  for (uint64_t n = 0; n < buckets_.size(); ++n) {
     bool ended = false;
-    for (const Bucket* b = &bucket(n); b != nullptr; b = b->overflow) {
-      NC_CHECK(b == &bucket(n) || b->words[0] != 0);
-      if (b != &bucket(n)) blocks += heap_cost(b, sizeof(Bucket));
+    for (const Bucket* b = &buckets_[n]; b != nullptr; b = b->overflow) {
+      NC_CHECK(b == &buckets_[n] || b->words[0] != 0);
+      if (b != &buckets_[n]) overflow_bytes += heap_cost(b, sizeof(Bucket));
       for (const uint64_t word : b->words) {
         NC_CHECK(!ended || word == 0);
         ended = word == 0;
         if (word == 0) continue;
         const uint64_t m = mix(*item_of(word));
-        NC_CHECK(locate(m) == n);
+        NC_CHECK(buckets_.locate(m) == n);
         NC_CHECK(tag_of(m) == word >> kTagShift);
         ++seen;
       }
     }
   }
   NC_CHECK(seen == items_);
-  NC_CHECK(blocks == block_bytes_);
-  NC_CHECK(segments_.size() == (bucket_count_ + kSegmentBuckets - 1) / kSegmentBuckets);
+  NC_CHECK(items_ <= buckets_.size() * kSplitAbove);
+  NC_CHECK(overflow_bytes == overflow_bytes_);
 }
 
 }  // namespace nearcached::l1

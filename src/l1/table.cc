@@ -34,6 +34,7 @@ constexpr uint64_t kLargestShare = 8;   // an item may take an eighth of the bud
 constexpr uint64_t kSmallShare = 10;    // the small queue's share of the items' bytes: a tenth
 constexpr unsigned kPromoteAt = 2;      // accesses in the small queue that earn the main queue
 constexpr unsigned kHandSteps = 1000;   // second chances per eviction: 0.1 ms at the worst
+constexpr uint64_t kGhostFrom = 65536;  // bytes; below, its first page costs more than it saves
 constexpr uint64_t kSweepPerMs = 4;     // buckets: 20 items per ms, 1M items in under a minute
 constexpr uint64_t kSweepBuckets = 64;  // at most, per call
 
@@ -138,7 +139,7 @@ bool L1Table::Impl::evict_from_main(uint64_t now_ms) {
 }
 
 bool L1Table::Impl::evict_one(uint64_t now_ms) {
-  ghost.fit(items());
+  if (budget >= kGhostFrom) ghost.step(items());
   // The small queue may run empty by promoting all it holds: then the main queue has a victim.
   const bool small_is_full = small.bytes * kSmallShare >= small.bytes + main.bytes;
   if (small_is_full && evict_from_small(now_ms)) return true;

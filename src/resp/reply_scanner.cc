@@ -6,7 +6,8 @@
 // Whole headers in the buffer are read in one go; only a header cut by the end of the buffer goes
 // through the byte-wise states. Framing is checked where it is free (types, numbers, the CRLF
 // behind a payload): losing step with the server must end the connection, never shift replies by
-// one.
+// one. Numbers have one spelling, without leading zeros: the converter may compare headers as
+// bytes.
 //
 // Rejected: a tree of the reply, as hiredis builds (an allocation per element); a stack of counters
 // (a limit on depth that Redis does not have).
@@ -152,7 +153,7 @@ bool ReplyScanner::header_done(int64_t n) {
   if (kind_of(type_) == Kind::bulk) {
     if (count > bulk_bytes_max_) return false;
     payload_left_ = count;
-    where_ = count == 0 ? Where::payload_cr : Where::payload;
+    where_ = Where::payload;
     return true;
   }
   if (count > kCountMax) return false;

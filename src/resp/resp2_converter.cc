@@ -120,7 +120,7 @@ bool Resp2Converter::same_in_resp2(Bytes reply) {
       return false;
   }
   uint64_t copy_left = 0;
-  return skip_same(begin, end, copy_left) == end && copy_left == 0;
+  return skip_same(begin, end, copy_left) == end;
 }
 
 // Takes the bytes of a payload from `p`; returns the byte behind them.

@@ -115,7 +115,7 @@ void Router::on_flight_reply(Connection&, Pending& pending, Bytes bytes, bool la
     else
       flight.reply.clear();
   }
-  if (last) unlink_flight(flight);
+  unlink_flight(flight);  // from the first piece on: who joined now would miss it
   bool converted = false;
   for (const Flight::Waiter& waiter : flight.waiters) {
     Session* session = find(waiter.session);

@@ -2,7 +2,7 @@
 //
 // On the wire it is `CLIENT CACHING YES`, the read itself, `PTTL key`: three replies in order. The
 // read's reply goes to all who wait as it arrives; PTTL's decides whether it is kept. A flight can be
-// joined until its value is here, and is freed after PTTL's reply, whatever became of the link.
+// joined until the first piece of its value is here, and is freed after PTTL's reply, whatever became of the link.
 #pragma once
 #include <string>
 #include <vector>

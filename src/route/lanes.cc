@@ -43,6 +43,10 @@ bool pushes_in_order(const std::string& version) {
 
 }  // namespace
 
+Bytes refusal_for_client(Bytes refusal) {
+  return refusal.starts_with("-NOAUTH") ? Bytes("-NOAUTH Authentication required.\r\n") : refusal;
+}
+
 Connection::Options Router::connection_options(const Identity& identity, uint32_t database, int resp) {
   const Config& config = process_.config;
   Connection::Options options;
@@ -343,6 +347,7 @@ void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, boo
   std::string error = sent ? "-ERR upstream connection lost (" : "-ERR upstream unreachable (";
   error.append(reason).append(sent && !pending.read_only ? "); the command may have been executed\r\n"
                                                          : ")\r\n");
+  if (!connection.refusal().empty()) error = refusal_for_client(connection.refusal());
   if (pending.kind == Pending::Kind::whole)
     return pending.handler->on_reply(connection, {}, error);
   const auto answer = [&](SessionRef ref, uint32_t slot) {

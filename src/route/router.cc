@@ -181,6 +181,11 @@ Session::Outcome Router::on_request(Session& session, const Request& request) {
   const Command* command = table_->find(request.args);
   stats_.commands_processed.add();
   if (command == nullptr) {
+    // HTTP aimed at a Redis port is an attack on whoever can be made to send it: Redis hangs up too.
+    if (equals_upper(request.args[0], "POST") || equals_upper(request.args[0], "HOST:")) {
+      session.close();
+      return Outcome::done;
+    }
     if (session.pin != nullptr) return pinned(session, request, nullptr);
     return relay(session, request, nullptr);
   }
@@ -372,9 +377,7 @@ Session::Outcome Router::relay(Session& session, const Request& request, const C
   }
   if (must_wait(session, *lane)) return Outcome::later;
   if (!lane->connection->refusal().empty()) {
-    session.reply(lane->connection->refusal().starts_with("-NOAUTH")
-                      ? Bytes("-NOAUTH Authentication required.\r\n")
-                      : lane->connection->refusal());
+    session.reply(refusal_for_client(lane->connection->refusal()));
     return Outcome::done;
   }
   const Bytes wire = wire_of(request);

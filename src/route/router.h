@@ -258,6 +258,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::unique_ptr<Timer> tick_timer_;
 };
 
+/// What the server said to our introduction, as it would have said it to the client's request.
+Bytes refusal_for_client(Bytes refusal);
 constexpr Bytes kUnreachable = "-ERR upstream unreachable\r\n";
 constexpr Bytes kBadClientName =
     "-ERR Client names cannot contain spaces, newlines or special characters.\r\n";

@@ -241,8 +241,8 @@ void Connection::tick(uint64_t now_ns) {
   }
 }
 
-void Connection::fail_sent(Bytes reason) {
-  const uint64_t written = options_.once ? UINT64_MAX : appended_ - out_.size();
+void Connection::fail(Bytes reason, bool unwritten_too) {
+  const uint64_t written = unwritten_too ? UINT64_MAX : appended_ - out_.size();
   while (!pending_.empty() && pending_.front().stream_end <= written) {
     Pending lost = std::move(pending_.front());
     pending_.pop_front();
@@ -269,8 +269,10 @@ void Connection::lose(Bytes reason) {
   whole_.clear();
   introduction_.clear();
   tracking_ = false;
-  if (options_.once) out_.clear();
-  fail_sent(why);
+  // Refused: what waits for this link would wait in vain.
+  const bool all = options_.once || !refusal_.empty();
+  fail(why, all);
+  if (all) out_.clear();
   const std::string refusal = refusal_;
   owner_.on_down(*this, why, refusal);
   if (!options_.once && state_ == State::waiting) schedule_reconnect();
@@ -291,8 +293,7 @@ void Connection::close() {
   state_ = State::closing;
   reconnect_.close();
   out_.clear();
-  options_.once = true;
-  fail_sent("closed");
+  fail("closed", true);
   if (stream_ != nullptr) {
     dying_.push_back(std::move(stream_));
     dying_.back()->close();

@@ -172,7 +172,7 @@ class Connection final : public Stream::Handler {
   void on_introduction_reply(Bytes reply);
   void read_hello(Bytes reply);
   bool take_reply(Bytes piece, bool last);
-  void fail_sent(Bytes reason);
+  void fail(Bytes reason, bool unwritten_too);
   void schedule_reconnect();
 
   Loop& loop_;

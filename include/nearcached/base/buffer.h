@@ -35,6 +35,7 @@ class Buffer {
   Bytes readable() const { return {block_ + begin_, end_ - begin_}; }
 
   void append(Bytes bytes) {
+    if (bytes.empty()) return;  // a null view must not reach memcpy
     std::memcpy(reserve(bytes.size()), bytes.data(), bytes.size());
     end_ += bytes.size();
   }

@@ -1,4 +1,5 @@
 #include <catch2/catch.hpp>
+#include <limits>
 #include <memory>
 
 #include "request.h"
@@ -189,12 +190,16 @@ TEST_CASE("a COMMAND reply with any byte changed neither crashes nor moves a bui
 }
 
 TEST_CASE("a COMMAND reply with lying lengths or endless nesting is refused", "[command]") {
-  std::string deep = "*1\r\n*11\r\n" + bulk("x") + integer(1) + flags("") + integer(0) +
-                     integer(0) + integer(0) + flags("") + flags("") + "~0\r\n*0\r\n";
-  for (int i = 0; i < 100000; ++i) deep += "*1\r\n";
+  const std::string fields = bulk("x") + integer(1) + flags("") + integer(0) + integer(0) +
+                             integer(0) + flags("") + flags("") + "~0\r\n*0\r\n";
+  std::string deep = "*1\r\n*11\r\n" + fields;
+  for (int i = 0; i < 100; ++i) deep += "*1\r\n";
+  deep += integer(1);
+  CHECK(extended("*1\r\n*11\r\n" + fields + "*1\r\n" + integer(1)).ok());
   for (const std::string& reply :
        {std::string("*1000000000\r\n"), std::string("*9223372036854775807\r\n"),
         std::string("*-5\r\n"), std::string("%4611686018427387904\r\n"), std::string("*x\r\n"),
+        "*1\r\n" + element("x", std::numeric_limits<int32_t>::min(), ""),
         std::string("-ERR no\r\n"), std::string("+OK\r\n"), std::string("*1\r\n*1\r\n$1\r\nx\r\n"),
         std::string("*1\r\n*6\r\n$1000000\r\nx\r\n"), std::string("*1\r\n*6\r\n$-1\r\n"),
         "*1\r\n" + element("", 1, ""), "*1\r\n" + element(std::string(500, 'x'), 1, ""), deep}) {

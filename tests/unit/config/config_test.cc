@@ -62,9 +62,8 @@ TEST_CASE("an empty file is the default", "[config]") { CHECK(parsed("") == Conf
 TEST_CASE("the default of every key is within its own bounds", "[config]") {
   Config c;
   for (const config::ConfigKey& key : config::config_keys()) {
-    const std::string text = "[" + std::string(key.section) + "]\n" + std::string(key.name) +
-                             " = " + config::format(key, key.field(c)) + "\n";
-    CHECK(parsed(text) == Config{});
+    // A dotted key says the same as a section.
+    CHECK(parsed(key.full_name() + " = " + config::format(key, key.field(c))) == Config{});
   }
 }
 
@@ -237,6 +236,14 @@ TEST_CASE("rules keep their order and leave open what they do not set", "[config
         "n.toml:1: [[rule]]: rule.keys is missing: a Redis glob such as \"user:*\"");
   CHECK(error_of("[[rule]]\nkeys = \"\"") ==
         "n.toml:2: rule.keys = \"\": a Redis glob such as \"user:*\"");
+}
+
+TEST_CASE("there are at most 256 rules", "[config]") {
+  std::string text;
+  for (int i = 0; i < 256; ++i) text += "[[rule]]\nkeys = \"*\"\n";
+  CHECK(parsed(text).rules.size() == 256);
+  CHECK(error_of(text + "[[rule]]\nkeys = \"*\"\n") ==
+        "n.toml:1: rule: at most 256 [[rule]] blocks");
 }
 
 TEST_CASE("command names are kept in lower case", "[config]") {

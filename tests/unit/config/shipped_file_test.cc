@@ -54,7 +54,7 @@ TEST_CASE("the shipped file has every key once, with its default, and no other",
     const std::vector<std::string> lines = settings[key.full_name()];
     REQUIRE(lines.size() == 1);
     const Result<Config> config =
-        parse_config("[" + std::string(key.section) + "]\n" + lines[0], "conf/nearcached.toml");
+        parse_config(std::string(key.section).append(".").append(lines[0]), "conf/nearcached.toml");
     REQUIRE(config.ok());
     CHECK(config.value() == Config{});
     settings.erase(key.full_name());

@@ -119,9 +119,9 @@ TEST_CASE("an incomplete reply asks for more", "[resp]") {
 
 TEST_CASE("what is not RESP is bad", "[resp]") {
   for (const char* stream :
-       {"x",        "PONG\r\n", "\r\n",   "$\r\n",   "$x\r\n",  "$1x\r\n", "$-2\r\n",
-        "$--1\r\n", "$-\r\n",   "$1\rx",  "*-2\r\n", "%-1\r\n", "~-1\r\n", "|-1\r\n",
-        "=-1\r\n",  "$?\r\n",   "*?\r\n", "$ 1\r\n", "*1\r\nx", ".\r\n"})
+       {"x",      "PONG\r\n", "\r\n",    "$\r\n",   "$x\r\n",  "$1x\r\n", "$-2\r\n", "$--1\r\n",
+        "$-\r\n", "$1\rx",    "*-2\r\n", "%-1\r\n", "~-1\r\n", "|-1\r\n", "=-1\r\n", "$?\r\n",
+        "*?\r\n", "$ 1\r\n",  "*1\r\nx", ".\r\n",   "*02\r\n", "$00\r\n", "$-0\r\n", "$-01\r\n"})
     CHECK(is_bad(stream));
   CHECK(is_bad("$\0\r\n"s));
 }

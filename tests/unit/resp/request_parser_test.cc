@@ -79,6 +79,12 @@ std::string error_of(Bytes input, RequestLimits limits = {}, bool unauthenticate
   return outcome.error;
 }
 
+std::string bulks(int count) {
+  std::string wire;
+  while (count-- > 0) wire += "$1\r\nx\r\n";
+  return wire;
+}
+
 const std::string kPing = "*1\r\n$4\r\nPING\r\n";
 
 }  // namespace
@@ -125,6 +131,9 @@ TEST_CASE("a count that is no canonical number is refused", "[resp]") {
 
 TEST_CASE("a count above the limit is refused before any argument", "[resp]") {
   CHECK(error_of("*4\r\n", {.args_max = 3}) == "Protocol error: invalid multibulk length");
+  CHECK(error_of("*4\r\n" + bulks(4), {.args_max = 3}) ==
+        "Protocol error: invalid multibulk length");
+  CHECK(parse_every_way("*3\r\n" + bulks(3), {.args_max = 3}).requests.size() == 1);
   CHECK(error_of("*2000000000\r\n") == "Protocol error: invalid multibulk length");
   CHECK(error_of("*1048577\r\n") == "Protocol error: invalid multibulk length");
   CHECK(error_of("*1048576\r\n").empty());
@@ -150,6 +159,9 @@ TEST_CASE("an argument's length that is no length is refused", "[resp]") {
 
 TEST_CASE("clients that have not authenticated get small limits", "[resp]") {
   CHECK(error_of("*11\r\n", {}, true) == "Protocol error: unauthenticated multibulk length");
+  CHECK(error_of("*11\r\n" + bulks(11), {}, true) ==
+        "Protocol error: unauthenticated multibulk length");
+  CHECK(parse_every_way("*10\r\n" + bulks(10), {}, true).requests.size() == 1);
   CHECK(error_of("*10\r\n$16385\r\n", {}, true) == "Protocol error: unauthenticated bulk length");
   CHECK(error_of("*10\r\n$16384\r\n", {}, true).empty());
   CHECK(error_of("*2147483648\r\n", {}, true) == "Protocol error: invalid multibulk length");

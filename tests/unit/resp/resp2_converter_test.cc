@@ -1,4 +1,5 @@
-// The pairs were taken from redis-server 7.0.15: the same question over HELLO 3 and HELLO 2.
+// The pairs were taken from redis-server 7.0.15, the same question over HELLO 3 and HELLO 2, where
+// it sends such a reply at all; attributes, blob errors and odd shapes follow the specification.
 #include "nearcached/resp/resp2_converter.h"
 
 #include <catch2/catch.hpp>
@@ -67,6 +68,7 @@ const std::vector<Pair> kTyped = {
     {"(1234567999999999999999999999999999999\r\n",
      "$37\r\n1234567999999999999999999999999999999\r\n"},
     {"%0\r\n", "*0\r\n"},
+    {"*3\r\n$-1\r\n#t\r\n*-1\r\n", "*3\r\n$-1\r\n:1\r\n*-1\r\n"},
     {"~0\r\n", "*0\r\n"},
     {"%3\r\n$5\r\nflags\r\n~1\r\n$3\r\noff\r\n$8\r\nredirect\r\n:-1\r\n$8\r\nprefixes\r\n*0\r\n",
      "*6\r\n$5\r\nflags\r\n*1\r\n$3\r\noff\r\n$8\r\nredirect\r\n:-1\r\n$8\r\nprefixes\r\n*0\r\n"},
@@ -157,6 +159,7 @@ TEST_CASE("attributes are dropped wherever they stand", "[resp]") {
   CHECK(convert_by_any_rule("|0\r\n+OK\r\n") == "+OK\r\n");
   CHECK(convert_by_any_rule(
             "|1\r\n+a\r\n|1\r\n+b\r\n%1\r\n+c\r\n!1\r\nd\r\n=5\r\ntxt:e\r\n#t\r\n") == ":1\r\n");
+  CHECK(convert_by_any_rule("|1\r\n$-1\r\n$1\r\na\r\n#t\r\n") == ":1\r\n");
   CHECK(convert_by_any_rule("|1\r\n+a\r\n+b\r\n|1\r\n$-1\r\n*-1\r\n,1\r\n") == "$1\r\n1\r\n");
   CHECK(convert_by_any_rule("*2\r\n|1\r\n+a\r\n*2\r\n:8\r\n:9\r\n:1\r\n:2\r\n") ==
         "*2\r\n:1\r\n:2\r\n");
