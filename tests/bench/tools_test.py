@@ -117,6 +117,7 @@ class Quickstart(Directory):
     def test_the_demonstration_observes_miss_hit_and_invalidation(self):
         done = self.quickstart("--demo", "--listen", f"127.0.0.1:{free_port()}")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertEqual(done.stderr, "")  # where the shell says that something crashed
         self.assertEqual(self.left_over(), [])
 
     def test_the_demonstration_fails_and_says_so_when_nothing_is_cached(self):
