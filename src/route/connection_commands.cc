@@ -59,7 +59,7 @@ Session::Outcome Router::select(Session& session, const Request& request, const 
   }
   const SessionRef ref = session.ref;
   const ReplyQueue::Slot slot = session.reserve();
-  session.last_connection = lane;  // what follows waits for this reply
+  session.last_connection = &kNowhere;
   when_ready(*lane, [this, ref, slot, lane, number](bool up, Bytes refusal) {
     Session* waiting = find(ref);
     if (waiting == nullptr) return;
@@ -115,7 +115,7 @@ Session::Outcome Router::auth(Session& session, const Request& request, const Co
   auto identity = std::make_shared<const Identity>(
       Identity{with_user ? std::string(args[1]) : "", std::string(args.back()), true, with_user});
   const ReplyQueue::Slot slot = session.reserve();
-  session.last_connection = &identity;  // nothing is that: what follows waits for this reply
+  session.last_connection = &kNowhere;
   switch_identity(session, std::move(identity), [slot](Session& done, Bytes error) {
     done.deliver(slot, error.empty() ? Bytes("+OK\r\n") : error, true);
   });
@@ -161,7 +161,7 @@ Session::Outcome Router::hello(Session& session, std::span<const Bytes> args) {
     return Outcome::done;
   }
   const ReplyQueue::Slot slot = session.reserve();
-  session.last_connection = &version;  // nothing is that: what follows waits for this reply
+  session.last_connection = &kNowhere;
   auto finish = [this, slot, version, name, named](Session& done, Bytes error) {
     if (!error.empty()) return done.deliver(slot, error, true);
     if (named) done.name = name;

@@ -119,6 +119,7 @@ Session::Outcome Router::info(Session& session, const Request& request, const Co
     return relay(session, request, &command);
   }
   if (must_wait(session, *session.lane)) return Outcome::later;
+  if (!can_send(session, *session.lane, wire_of(request).size())) return Outcome::done;
   const SessionRef ref = session.ref;
   const ReplyQueue::Slot slot = session.reserve();
   session.lane->connection->send(

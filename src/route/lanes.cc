@@ -111,6 +111,7 @@ void Router::detach(Session& session) {
 
 void Router::when_ready(Lane& lane, std::function<void(bool up, Bytes refusal)> callback) {
   if (lane.connection->up()) return callback(true, {});
+  if (!lane.connection->refusal().empty()) return callback(false, lane.connection->refusal());
   lane.waiting.push_back(std::move(callback));
 }
 
@@ -249,6 +250,7 @@ void Router::tick() {
   for (size_t i = pins_.size(); i-- > 0;)
     if (pins_[i]->session.index == UINT32_MAX && now_ns_ > pins_[i]->idle_since_ns + idle_ns)
       close_pin(*pins_[i]);
+  if (draining_) drain_sessions();
   if (config.limits.client_idle_s > 0 && ticks_ % 16 == 0) {
     for (Place& place : sessions_) {
       Session* session = place.session.get();
@@ -365,7 +367,10 @@ void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, boo
     for (const Flight::Waiter& waiter : waiters) answer(waiter.session, waiter.slot);
     return;
   }
-  if (link.kind == Link::Kind::pin && pending.event == static_cast<uint8_t>(PinEvent::sentinel)) return;
+  if (link.kind == Link::Kind::pin) {
+    if (pending.event == static_cast<uint8_t>(PinEvent::sentinel)) return;
+    if (pending.event == static_cast<uint8_t>(PinEvent::unblock)) --static_cast<Pin&>(link).blocking;
+  }
   answer(pending.session, pending.slot);
   if (pending.fence)
     if (Session* session = find(pending.session); session != nullptr && !session->closing())

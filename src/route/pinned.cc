@@ -142,7 +142,7 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
   if (must_wait(session, pin)) return Outcome::later;
   if (is_refused(command) || kind == Route::replication) {
     if (pin.multi) pin.poisoned = true;
-    refuse(session, *command);
+    refuse(session, command->name);
     return Outcome::done;
   }
   if (kind == Route::reset || kind == Route::quit) return connection_command(session, request, *command);
@@ -157,12 +157,7 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
   // One at a time: its reply decides how the following requests are to be understood.
   const bool changes_session = kind == Route::hello || kind == Route::auth || kind == Route::select;
   if (changes_session && session.outstanding()) return Outcome::later;
-  const Bytes wire = wire_of(request);
-  if (!pin.connection->has_room(wire.size())) {
-    stats_.limit_upstream_queue_hit.add();
-    session.reply("-ERR nearcached's queue to the upstream is full (limits.upstream_queue)\r\n");
-    return Outcome::done;
-  }
+  if (!can_send(session, pin, wire_of(request).size())) return Outcome::done;
   forward_pinned(session, request, command);
   return Outcome::done;
 }
@@ -235,7 +230,11 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
     case Route::blocking:
       if (!may_block(*command, args)) break;
       // WAIT counts from its own connection's last command: one PING puts that behind our writes.
-      if (command->name == "wait") connection.send({"PING"}, Pending{});
+      if (command->name == "wait") {
+        Pending ignored;
+        ignored.sent_ns = now_ns_;
+        connection.send({"PING"}, std::move(ignored));
+      }
       event = PinEvent::unblock;
       ++pin.blocking;
       pending.no_timeout = true;

@@ -111,8 +111,11 @@ class Router final : public Session::Owner, public Connection::Owner {
 
   // router.cc
   Outcome route(Session& session, const Request& request, const Command& command);
+  Outcome route_unknown(Session& session, const Request& request);
   bool is_refused(const Command* command) const;
-  void refuse(Session& session, const Command& command);
+  void refuse(Session& session, Bytes name);
+  bool needs_auth(const Session& session) const;
+  bool can_send(Session& session, const Link& link, size_t bytes);
   Outcome read_through(Session& session, const Request& request, const Command& command);
   bool serve(Session& session, const L1Key& key, Resp2Rule rule);
   void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule);
@@ -151,6 +154,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void detach(Session& session);
   void heartbeat(Lane& lane);
   void invalidate(Lane& lane, Bytes push);
+  void drain_sessions();
   void renew_space(Lane& lane);
   void close_lane(Lane& lane);
   void when_ready(Lane& lane, std::function<void(bool up, Bytes refusal)> callback);
@@ -260,6 +264,8 @@ class Router final : public Session::Owner, public Connection::Owner {
 
 /// What the server said to our introduction, as it would have said it to the client's request.
 Bytes refusal_for_client(Bytes refusal);
+/// As Session::last_connection: nothing is that, so whatever follows waits for the reply under way.
+inline constexpr char kNowhere = 0;
 constexpr Bytes kUnreachable = "-ERR upstream unreachable\r\n";
 constexpr Bytes kBadClientName =
     "-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
