@@ -238,8 +238,8 @@ void Session::drain(uint64_t quiet_ns, uint64_t linger_ns) {
 
 void Session::close() {
   if (closing()) return;
+  stream_.close();  // first: what the owner lets go of may answer or close this session again
   owner_.on_closing(*this);
-  stream_.close();
 }
 
 void Session::on_closed(Stream&) { owner_.on_closed(*this); }

@@ -180,6 +180,10 @@ std::string Router::verdict_on(Bytes key) const {
 }
 
 Session::Outcome Router::nearcache(Session& session, std::span<const Bytes> args) {
+  if (args.size() < 2) {
+    session.reply("-ERR wrong number of arguments for 'nearcache' command\r\n");
+    return Outcome::done;
+  }
   const bool two = args.size() == 2;
   if (two && equals_upper(args[1], "STATS")) {
     refresh_gauges();

@@ -248,7 +248,7 @@ void Router::tick() {
       close_lane(lane);
   }
   for (size_t i = pins_.size(); i-- > 0;)
-    if (pins_[i]->session.index == UINT32_MAX && now_ns_ > pins_[i]->idle_since_ns + idle_ns)
+    if (pins_[i]->idle && now_ns_ > pins_[i]->idle_since_ns + idle_ns)
       close_pin(*pins_[i]);
   if (draining_) drain_sessions();
   if (config.limits.client_idle_s > 0 && ticks_ % 16 == 0) {

@@ -34,6 +34,23 @@ bool is_pubsub_message(Bytes reply) {
   return false;
 }
 
+// What MULTI queues takes effect at EXEC, unseen: what would change the connection itself is not let
+// in. (SELECT is, and followed: clients use it there.)
+bool may_be_queued(const Command* command) {
+  if (command == nullptr) return true;
+  switch (command->route) {
+    case Route::auth:
+    case Route::hello:
+    case Route::subscribe:
+    case Route::monitor:
+    case Route::pinned_state: return false;
+    case Route::client:
+      return command->name == "client|id" || command->name == "client|getname" ||
+             command->name == "client|info" || command->name == "client|list";
+    default: return true;
+  }
+}
+
 bool redirects(std::span<const Bytes> args) {
   return std::any_of(args.begin(), args.end(), [](Bytes arg) { return equals_upper(arg, "REDIRECT"); });
 }
@@ -50,7 +67,7 @@ int64_t to_index(Bytes text) {
 bool Router::acquire_pin(Session& session) {
   Pin* pin = nullptr;
   for (const auto& idle : pins_)
-    if (idle->session.index == UINT32_MAX && *idle->identity == *session.identity &&
+    if (idle->idle && *idle->identity == *session.identity &&
         idle->connection->options().database == session.database &&
         idle->connection->options().resp == session.resp && idle->connection->up())
       pin = idle.get();
@@ -75,6 +92,7 @@ bool Router::acquire_pin(Session& session) {
     pin->connection->connect();
   }
   pin->session = session.ref;
+  pin->idle = false;
   pin->reusable = session.name.empty();
   session.pin = pin;
   stats_.pinned_sessions.add();
@@ -82,11 +100,13 @@ bool Router::acquire_pin(Session& session) {
 }
 
 void Router::close_pin(Pin& pin) {
-  if (pin.session.index == UINT32_MAX) stats_.private_connections_idle.subtract();
+  if (pin.idle)
+    stats_.private_connections_idle.subtract();
+  else
+    stats_.pinned_sessions.subtract();
   if (Session* session = find(pin.session)) {
     session->pin = nullptr;
     session->gives_up_on_eof = false;
-    stats_.pinned_sessions.subtract();
   }
   pin.session = {};
   const auto at =
@@ -109,6 +129,7 @@ void Router::unpin(Session& session, bool reuse) {
   stats_.pinned_sessions.subtract();
   stats_.private_connections_idle.add();
   pin.session = {};
+  pin.idle = true;
   pin.idle_since_ns = now_ns_;
 }
 
@@ -140,6 +161,16 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
   }
   Pin& pin = *session.pin;
   if (must_wait(session, pin)) return Outcome::later;
+  if (pin.monitor && kind != Route::reset && kind != Route::quit &&
+      (command == nullptr || command->name != "ping")) {
+    session.reply("-ERR nearcached allows only PING, QUIT and RESET while monitoring\r\n");
+    return Outcome::done;
+  }
+  if (pin.multi && !may_be_queued(command)) {
+    pin.poisoned = true;
+    session.reply("-ERR nearcached cannot run '" + command->name + "' inside a transaction\r\n");
+    return Outcome::done;
+  }
   if (is_refused(command) || kind == Route::replication) {
     if (pin.multi) pin.poisoned = true;
     refuse(session, command->name);
@@ -165,11 +196,13 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
 // Remembers what the queued commands will write, for EXEC.
 void Router::queue_transaction(Session& session, const Command* command, std::span<const Bytes> args) {
   Pin& pin = *session.pin;
+  const uint32_t place = pin.queued++;
   if (command == nullptr) {
     pin.writes_unknown = true;
+    pin.reusable = false;
     return;
   }
-  if (command->route == Route::select && args.size() == 2) pin.queued_database = to_index(args[1]);
+  if (command->route == Route::select) pin.selects.push_back({place, to_index(args[1])});
   const Effect effect = effect_of(*command, args);
   if (effect == Effect::none) return;
   if (effect == Effect::everything) pin.writes_everything = true;
@@ -222,10 +255,13 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
           pending.writes->all = pin.writes_everything;
         }
       }
-      pin.new_database = kind == Route::exec && !pin.poisoned ? pin.queued_database : -1;
+      if (event == PinEvent::exec && !pin.selects.empty())
+        connection.set_wants_whole(true);
+      else
+        pin.selects.clear();
       pin.writes.clear();
       pin.writes_unknown = pin.writes_everything = pin.multi = pin.watch = pin.poisoned = false;
-      pin.queued_database = -1;
+      pin.queued = 0;
       break;
     case Route::blocking:
       if (!may_block(*command, args)) break;
@@ -268,7 +304,7 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
   pending.event = static_cast<uint8_t>(event);
   went_to(session, pin);
   stats_.upstream_requests.add();
-  if (pin.monitor) return connection.send_unanswered(wire);
+  if (pin.monitor) return connection.send_unanswered(wire);  // PING: its answer is one more line
   pending.slot = session.reserve();
   if (pending.fence) session.hold(pending.slot);
   if (event == PinEvent::sentinel) {
@@ -305,12 +341,36 @@ void Router::note_credentials(Pin& pin, const Session& session, std::span<const 
   }
 }
 
+// Which database a transaction's SELECTs left: the last one that EXEC says went well, or −1.
+int64_t Router::selected_by(const Pin& pin, Bytes reply) {
+  if (!reply.starts_with("*") || reply.starts_with("*-1")) return -1;
+  reply.remove_prefix(reply.find("\r\n") + 2);
+  int64_t database = -1;
+  size_t next = 0;
+  for (uint32_t place = 0; !reply.empty() && next < pin.selects.size(); ++place) {
+    ReplyScanner scanner;
+    const ReplyScanner::Step step = scanner.scan(reply);
+    if (step.status != ReplyScanner::Status::done) break;
+    if (pin.selects[next].place == place) {
+      if (reply.starts_with("+OK")) database = pin.selects[next].database;
+      ++next;
+    }
+    reply.remove_prefix(step.consumed);
+  }
+  return database;
+}
+
 void Router::apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes reply) {
   const bool error = reply.starts_with("-");
   switch (event) {
     case PinEvent::exec:
+      if (pin.selects.empty()) break;
+      pin.new_database = selected_by(pin, reply);
+      pin.selects.clear();
+      if (!pin.subscribed()) pin.connection->set_wants_whole(false);
+      [[fallthrough]];
     case PinEvent::select:
-      if (error || pin.new_database < 0 || reply.starts_with("*-1") || reply.starts_with("_")) break;
+      if (error || pin.new_database < 0) break;
       session.database = static_cast<uint32_t>(pin.new_database);
       pin.connection->set_database(session.database);
       pin.new_database = -1;
@@ -372,7 +432,7 @@ bool Router::is_message(Connection& connection, Bytes reply) {
   const Pending* front = connection.front_pending();
   if (front == nullptr) return true;
   if (front->event == static_cast<uint8_t>(PinEvent::sentinel)) return !is_sentinel_reply(reply);
-  return is_pubsub_message(reply);
+  return pin.subscribed() && is_pubsub_message(reply);
 }
 
 // (un)subscribe confirmations end with the number of channels that are left.

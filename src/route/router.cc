@@ -113,16 +113,17 @@ void Router::accept(int fd, bool is_unix) {
 }
 
 void Router::on_closing(Session& session) {
-  if (session.pin != nullptr) close_pin(*session.pin);
-  detach(session);
-  stats_.clients.subtract();
-  stats_.sessions_closed.add();
-  process_.clients.fetch_sub(1);
   // From here on nobody finds it: late replies are dropped in their turn.
   Place& place = sessions_[session.ref.index];
   dead_sessions_.push_back(std::move(place.session));
   ++place.generation;
   free_places_.push_back(session.ref.index);
+  stats_.clients.subtract();
+  stats_.sessions_closed.add();
+  process_.clients.fetch_sub(1);
+  detach(session);
+  if (session.pin != nullptr) close_pin(*session.pin);
+  session.pin = nullptr;
 }
 
 void Router::on_closed(Session& session) {

@@ -166,6 +166,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool acquire_pin(Session& session);
   void forward_pinned(Session& session, const Request& request, const Command* command);
   void on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes bytes, bool last);
+  static int64_t selected_by(const Pin& pin, Bytes reply);
   void apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes reply);
   void count_channels(Pin& pin, Bytes message);
   void note_credentials(Pin& pin, const Session& session, std::span<const Bytes> args);

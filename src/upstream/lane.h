@@ -45,7 +45,8 @@ enum class PinEvent : uint8_t { none, exec, exec_aborted, select, auth, hello, m
 
 struct Pin final : Link {
   Pin() : Link(Kind::pin) {}
-  SessionRef session;          ///< none: idle in the pool
+  SessionRef session;
+  bool idle = false;           ///< in the pool: nobody's
   std::shared_ptr<const Identity> identity;
   uint64_t idle_since_ns = 0;
   bool multi = false;
@@ -63,7 +64,12 @@ struct Pin final : Link {
   std::vector<uint64_t> writes;
   bool writes_unknown = false;
   bool writes_everything = false;
-  int64_t queued_database = -1;
+  struct QueuedSelect {
+    uint32_t place;
+    int64_t database;
+  };
+  uint32_t queued = 0;         ///< commands in it
+  std::vector<QueuedSelect> selects;
   // Arguments of the one request whose reply changes the session (barrier: never two at once).
   int64_t new_database = -1;
   uint8_t new_resp = 0;
