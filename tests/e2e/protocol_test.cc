@@ -130,7 +130,8 @@ TEST_CASE("what was asked before the garbage is still answered", "[protocol]") {
   CHECK(answer_and_close(stack.proxy.port(), requests) == expected);
 }
 
-TEST_CASE("a promise of two billion arguments costs no memory and hurts nobody", "[protocol]") {
+TEST_CASE("a promise of two billion arguments costs no memory and hurts nobody",
+          "[protocol][memory]") {
   Stack stack;
   Client other = stack.proxy.client();
   const uint64_t before = stack.proxy.process().resident_bytes();

@@ -193,7 +193,8 @@ TEST_CASE("clients that die in mid-pipeline disturb nobody", "[robustness]") {
   CHECK(wait_until([&] { return stack.proxy.count("clients") <= 2; }));
 }
 
-TEST_CASE("a client that never reads costs bounded memory, and gives it back", "[robustness]") {
+TEST_CASE("a client that never reads costs bounded memory, and gives it back",
+          "[robustness][memory]") {
   constexpr uint64_t kMiB = 1 << 20;
   Stack stack({"--set", "limits.client_output_pause=1mb"});
   stack.redis.client()({"SET", "large", std::string(100'000, 'x')});
@@ -234,7 +235,7 @@ TEST_CASE("a slow reader that reads at last gets everything", "[robustness]") {
   CHECK(good == 3000);
 }
 
-TEST_CASE("10,000 idle connections cost at most 40 MB", "[robustness]") {
+TEST_CASE("10,000 idle connections cost at most 40 MB", "[robustness][memory]") {
   constexpr size_t kConnections = 10'000;
   Stack stack({"--set", "limits.clients=20000"});
   const uint64_t before = stack.proxy.process().resident_bytes();
