@@ -131,6 +131,7 @@ void Session::settle() {
     stream_.stop_reading();
   else if (!eof_ && !stream_.reading())
     stream_.start_reading();
+  if (eof_ && gives_up_on_eof) return close();
   const bool done = replies_.empty() && output_bytes() == 0;
   if (!done || still) return;
   if (finishing_ || eof_) close();

@@ -58,7 +58,8 @@ bool Stream::open(int fd, bool is_unix, unsigned keepalive_s) {
   return true;
 }
 
-void Stream::connect(const Address& address, unsigned keepalive_s) {
+void Stream::connect(const Address& address, unsigned attempt, unsigned keepalive_s) {
+  attempt_ = attempt;
   keepalive_s_ = keepalive_s;
   connect_.data = this;
   if (!address.unix_path.empty()) {
@@ -98,6 +99,9 @@ void Stream::connect(const Address& address, unsigned keepalive_s) {
 void Stream::resolved(int status, addrinfo* result) {
   if (closing_) return;
   if (status != 0) return handler_.on_connected(status);
+  unsigned addresses = 0;
+  for (const addrinfo* at = result; at != nullptr; at = at->ai_next) ++addresses;
+  for (unsigned skip = attempt_ % addresses; skip > 0; --skip) result = result->ai_next;
   sockaddr_storage target{};
   std::memcpy(&target, result->ai_addr, result->ai_addrlen);
   if (target.ss_family == AF_INET6)

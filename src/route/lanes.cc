@@ -61,6 +61,7 @@ Connection::Options Router::connection_options(const Identity& identity, uint32_
   options.reconnect_max_ms = config.upstream.reconnect_max_ms;
   options.queue_bytes_max = config.limits.upstream_queue_bytes;
   options.reply_bytes_max = config.limits.upstream_reply_bytes;
+  if (main_lane_ != nullptr) options.attempt = main_lane_->connection->attempt();
   options.keepalive_s = config.server.tcp_keepalive_s;
   return options;
 }
@@ -204,7 +205,7 @@ void Router::heartbeat(Lane& lane) {
       [this, &lane, sent_ns](Bytes reply, Bytes failure) {
         lane.heartbeat_pending = false;
         if (!failure.empty()) return;
-        if (reply.find("\r\n$6\r\nmaster\r\n") != Bytes::npos) {
+        if (reply.starts_with("*3\r\n$6\r\nmaster\r\n")) {
           lane.proof.master_ns = sent_ns;
           lane.proof.link_ns = std::max(lane.proof.link_ns, sent_ns);
           return;
@@ -379,6 +380,7 @@ void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, boo
 
 // Modules' commands and those of newer servers: their keys and flags, from the server itself.
 void Router::load_command_table(Lane& lane) {
+  table_loaded_ns_ = now_ns_;
   lane.connection->send({"COMMAND"}, ReplyTask::pending(
       [this](Bytes reply, Bytes failure) {
         if (!failure.empty() || reply.empty() || reply[0] != '*') return;

@@ -9,6 +9,7 @@
 // A session in such a state is never served from L1: with WATCH that would commit lost updates.
 #include <algorithm>
 #include <charconv>
+#include <random>
 
 #include "nearcached/base/check.h"
 #include "nearcached/base/hash.h"
@@ -18,12 +19,23 @@
 namespace nearcached {
 namespace {
 
-constexpr Bytes kNonce = "nearcached-sentinel-7d1f";
+// Nobody can publish what looks like it: it is made anew by every process.
+const std::string& nonce() {
+  static const std::string value = [] {
+    std::random_device random;
+    std::string text = "nearcached-";
+    for (int i = 0; i < 16; ++i) text += "0123456789abcdef"[random() % 16];
+    return text;
+  }();
+  return value;
+}
 
 bool is_sentinel_reply(Bytes reply) {
   // RESP2 while subscribed: *2 pong nonce; else the nonce alone. A user without the right to PING
   // gets an error that names it.
-  return (reply.size() < 80 && reply.find(kNonce) != Bytes::npos) ||
+  static const std::string alone = "$" + std::to_string(nonce().size()) + "\r\n" + nonce() + "\r\n";
+  static const std::string subscribed = "*2\r\n$4\r\npong\r\n" + alone;
+  return reply == alone || reply == subscribed ||
          (reply.starts_with("-NOPERM") && reply.find("'ping'") != Bytes::npos);
 }
 
@@ -54,6 +66,8 @@ bool may_be_queued(const Command* command) {
 bool redirects(std::span<const Bytes> args) {
   return std::any_of(args.begin(), args.end(), [](Bytes arg) { return equals_upper(arg, "REDIRECT"); });
 }
+
+constexpr uint64_t kTableReloadNs = 10'000'000'000;
 
 // An integer argument, or −1.
 int64_t to_index(Bytes text) {
@@ -139,10 +153,14 @@ void Router::maybe_unpin(Session& session) {
   if (pin == nullptr || pin->has_state() || pin->connection->pending() > 0 || session.outstanding())
     return;
   pin->connection->set_wants_whole(false);
+  if (adopt_lane(session)) unpin(session, true);  // else it stays pinned: slower, but right
+}
+
+// The lane of what the session has become on its private connection.
+bool Router::adopt_lane(Session& session) {
   Lane* lane = lane_for(session.identity, session.database, 3);
-  if (lane == nullptr) return;  // stays pinned: slower, but right
-  if (lane != session.lane) attach(session, *lane);
-  unpin(session, true);
+  if (lane != nullptr && lane != session.lane) attach(session, *lane);
+  return lane != nullptr;
 }
 
 Session::Outcome Router::pinned(Session& session, const Request& request, const Command* command) {
@@ -151,8 +169,9 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
   if (session.pin == nullptr) {
     const bool needs_pin = kind == Route::multi || kind == Route::watch || kind == Route::subscribe ||
                            kind == Route::monitor || kind == Route::pinned_state ||
-                           kind == Route::client || (kind == Route::blocking && may_block(*command, request.args));
-    if (!needs_pin) return command == nullptr ? relay(session, request, command) : route(session, request, *command);
+                           kind == Route::client || command == nullptr ||
+                           (kind == Route::blocking && may_block(*command, request.args));
+    if (!needs_pin) return route(session, request, *command);
     if (session.outstanding()) return Outcome::later;
     if (!acquire_pin(session)) {
       session.reply("-ERR nearcached has no private connection to spare (limits.private_connections)\r\n");
@@ -160,7 +179,7 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
     }
   }
   Pin& pin = *session.pin;
-  if (must_wait(session, pin)) return Outcome::later;
+  if (must_wait(session, pin) || pin.changing) return Outcome::later;
   if (pin.monitor && kind != Route::reset && kind != Route::quit &&
       (command == nullptr || command->name != "ping")) {
     session.reply("-ERR nearcached allows only PING, QUIT and RESET while monitoring\r\n");
@@ -186,9 +205,11 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
     return Outcome::done;
   }
   // One at a time: its reply decides how the following requests are to be understood.
-  const bool changes_session = kind == Route::hello || kind == Route::auth || kind == Route::select;
+  const bool changes_session = kind == Route::hello || kind == Route::auth ||
+                               kind == Route::select || kind == Route::monitor;
   if (changes_session && session.outstanding()) return Outcome::later;
   if (!can_send(session, pin, wire_of(request).size())) return Outcome::done;
+  pin.changing = changes_session && !pin.multi;
   forward_pinned(session, request, command);
   return Outcome::done;
 }
@@ -231,6 +252,11 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
   PinEvent event = PinEvent::none;
   Bytes wire = wire_of(request);
   if (command == nullptr || valid) mark_writes(pending, command, args);
+  if (command == nullptr) {
+    event = PinEvent::sticky;  // whatever it was, its effect on the connection lasts
+    ++pin.sticky_pending;
+    pin.reusable = false;
+  }
   const bool queued = pin.multi && kind != Route::exec && kind != Route::discard &&
                       kind != Route::multi && kind != Route::watch;
   if (queued && (command == nullptr || valid)) queue_transaction(session, command, args);
@@ -255,10 +281,8 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
           pending.writes->all = pin.writes_everything;
         }
       }
-      if (event == PinEvent::exec && !pin.selects.empty())
-        connection.set_wants_whole(true);
-      else
-        pin.selects.clear();
+      if (event == PinEvent::exec_aborted || kind == Route::discard) pin.selects.clear();
+      pending.read_only = false;
       pin.writes.clear();
       pin.writes_unknown = pin.writes_everything = pin.multi = pin.watch = pin.poisoned = false;
       pin.queued = 0;
@@ -309,7 +333,7 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
   if (pending.fence) session.hold(pending.slot);
   if (event == PinEvent::sentinel) {
     connection.send_unanswered(wire);
-    connection.send({"PING", kNonce}, std::move(pending));
+    connection.send({"PING", nonce()}, std::move(pending));
   } else {
     connection.send(wire, std::move(pending));
   }
@@ -367,13 +391,13 @@ void Router::apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes r
       if (pin.selects.empty()) break;
       pin.new_database = selected_by(pin, reply);
       pin.selects.clear();
-      if (!pin.subscribed()) pin.connection->set_wants_whole(false);
       [[fallthrough]];
     case PinEvent::select:
       if (error || pin.new_database < 0) break;
       session.database = static_cast<uint32_t>(pin.new_database);
       pin.connection->set_database(session.database);
       pin.new_database = -1;
+      adopt_lane(session);
       break;
     case PinEvent::auth:
     case PinEvent::hello:
@@ -384,6 +408,7 @@ void Router::apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes r
       if (pin.new_identity != nullptr) {
         session.identity = pin.new_identity;
         session.authenticated = true;
+        adopt_lane(session);
       }
       break;
     case PinEvent::unblock:
@@ -392,7 +417,11 @@ void Router::apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes r
       break;
     case PinEvent::sticky:
       --pin.sticky_pending;
-      if (!error) pin.sticky = true;
+      if (error) break;
+      pin.sticky = true;
+      // A command we did not know that the server does: perhaps it now tells us about it.
+      if (now_ns_ > table_loaded_ns_ + kTableReloadNs && main_lane_->connection->up())
+        load_command_table(*main_lane_);
       break;
     case PinEvent::sticky_off:
       if (!error) pin.sticky = false;
@@ -416,7 +445,10 @@ void Router::on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes by
     session->deliver(pending.slot, {}, true);
     return maybe_unpin(*session);
   }
-  if (last) apply_pin_event(pin, *session, event, bytes);
+  if (last) {
+    pin.changing = false;
+    apply_pin_event(pin, *session, event, bytes);
+  }
   // EXEC of a transaction in which we refused a command: it was made a DISCARD.
   if (event == PinEvent::exec_aborted && bytes == "+OK\r\n")
     bytes = "-EXECABORT Transaction discarded because of previous errors.\r\n";

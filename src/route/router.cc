@@ -174,7 +174,8 @@ bool Router::is_refused(const Command* command) const {
 }
 
 bool Router::needs_auth(const Session& session) const {
-  return process_.config.security.require_auth && !session.authenticated;
+  return !session.authenticated && (process_.config.security.require_auth ||
+                                    session.lane->connection->refusal().starts_with("-NOAUTH"));
 }
 
 void Router::refuse(Session& session, Bytes name) {
@@ -190,7 +191,8 @@ Session::Outcome Router::on_request(Session& session, const Request& request) {
   return outcome;
 }
 
-// Not in the table: a module's that was loaded since, or nothing at all. The server will know.
+// Not in the table: renamed, a module's that was loaded since, or nothing at all. The server will know;
+// what it may do to a connection we do not, so it gets a private one.
 Session::Outcome Router::route_unknown(Session& session, const Request& request) {
   const Bytes name = request.args[0];
   // HTTP aimed at a Redis port is an attack on whoever can be made to send it: Redis hangs up too.
@@ -208,8 +210,7 @@ Session::Outcome Router::route_unknown(Session& session, const Request& request)
       refuse(session, refused);
       return Outcome::done;
     }
-  if (session.pin != nullptr) return pinned(session, request, nullptr);
-  return relay(session, request, nullptr);
+  return pinned(session, request, nullptr);
 }
 
 Session::Outcome Router::route(Session& session, const Request& request, const Command& command) {
@@ -274,6 +275,9 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   const Cache cache = cache_of(command, request.args);
   if (cache == Cache::never || !session.lane->proof.tracking) return relay(session, request, &command);
   if (cache == Cache::mget) return mget(session, request, command);
+  size_t name_bytes = 0;
+  for (const Bytes arg : request.args) name_bytes += arg.size() + sizeof(uint32_t);
+  if (name_bytes > process_.config.l1.value_bytes_max) return relay(session, request, &command);
   variant_.clear();
   for (const Bytes arg : request.args.subspan(2)) {
     const auto size = static_cast<uint32_t>(arg.size());

@@ -171,6 +171,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void count_channels(Pin& pin, Bytes message);
   void note_credentials(Pin& pin, const Session& session, std::span<const Bytes> args);
   void maybe_unpin(Session& session);
+  bool adopt_lane(Session& session);
   void unpin(Session& session, bool reuse);
   void queue_transaction(Session& session, const Command* command, std::span<const Bytes> args);
   void close_pin(Pin& pin);
@@ -184,6 +185,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void switch_identity(Session& session, std::shared_ptr<const Identity> identity,
                        std::function<void(Session& session, Bytes error)> then);
   void reset(Session& session);
+  void leave(Session& session);
 
   // client_command.cc
   Outcome client_command(Session& session, const Request& request, const Command& command);
@@ -193,8 +195,10 @@ class Router final : public Session::Owner, public Connection::Owner {
   Outcome client_unblock(Session& session, std::span<const Bytes> args);
   Outcome client_reply(Session& session, Bytes mode);
   Bytes command_name(uint16_t id) const;
-  void gather(Session& session, std::function<void(Router&, std::string& part)> each,
-              std::function<std::string(const std::vector<std::string>& parts)> answer);
+  using Each = std::function<void(Router&, std::string& part)>;
+  using Answer = std::function<std::string(const std::vector<std::string>& parts)>;
+  void gather(Session& session, std::initializer_list<Bytes> probe, Each each, Answer answer);
+  void gather_parts(SessionRef ref, ReplyQueue::Slot slot, Each each, Answer answer);
 
   // info.cc
   Outcome info(Session& session, const Request& request, const Command& command);
@@ -217,6 +221,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   const Command* get_command_ = nullptr;
   L1Table l1_;
   uint64_t now_ns_ = 0;
+  uint64_t table_loaded_ns_ = 0;
   uint64_t max_staleness_ns_;
   uint64_t rule_value_max_ = 0;            ///< the largest value_max of any rule
   uint64_t seen_all_ = 0;                  ///< the process-wide stamp the spaces were made under

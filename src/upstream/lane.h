@@ -56,6 +56,7 @@ struct Pin final : Link {
   uint32_t sticky_pending = 0; ///< outstanding requests for such state
   bool reusable = true;        ///< nothing was changed that another session would notice
   bool poisoned = false;       ///< a command was refused inside MULTI: EXEC must abort
+  bool changing = false;       ///< a request is out whose reply decides how the next is understood
   uint32_t blocking = 0;       ///< outstanding requests that may block
   uint32_t sentinels = 0;      ///< outstanding ends of SUBSCRIBE-like requests
   uint64_t channels = 0;       ///< subscribed channels and patterns
