@@ -267,3 +267,37 @@ TEST_CASE("more clients than allowed are told so, as Redis does", "[robustness]"
   CHECK(one_too_many.read_to_end() == "-ERR max number of clients reached\r\n");
   CHECK(clients[0].ask("PING") == "+PONG\r\n");
 }
+
+TEST_CASE("an upstream that is demoted gives no more hits, until it is a primary again",
+          "[robustness][coherence]") {
+  Stack stack;
+  Client direct = stack.redis.client();
+  direct("SET k v");
+  Client client = stack.proxy.client();
+  const auto is_hit = [&] {
+    const uint64_t hits = stack.proxy.count("l1_hits");
+    client("GET k");
+    return stack.proxy.count("l1_hits") > hits;
+  };
+  REQUIRE(wait_until(is_hit));
+  direct("REPLICAOF 127.0.0.1 1");
+  CHECK(wait_until([&] { return !is_hit(); }));
+  for (int i = 0; i < 10; ++i) CHECK_FALSE(is_hit());
+  CHECK(client("SET k w").find("READONLY") != std::string::npos);
+  direct("REPLICAOF NO ONE");
+  CHECK(wait_until(is_hit));
+  CHECK(client("SET k w") == "OK");
+  CHECK(client("GET k") == "w");
+}
+
+TEST_CASE("a script that does not end can be killed through the proxy", "[robustness]") {
+  Stack stack({}, {"--busy-reply-threshold", "200"});
+  RawClient stuck(stack.proxy.port());
+  stuck.send(encode({"EVAL", "while true do end", "0"}));
+  Client client = stack.proxy.client();
+  CHECK(wait_until([&] { return client("PING").find("BUSY") != std::string::npos; }));
+  CHECK(client("SCRIPT KILL") == "OK");
+  CHECK(stuck.read_reply().find("-") == 0);
+  CHECK(wait_until([&] { return client("SET k v") == "OK"; }));
+  CHECK(client("GET k") == "v");
+}
