@@ -1,0 +1,242 @@
+// Each mechanism of coherence on its own: for each the history in which it, and nothing else, keeps
+// a stale value from being answered. A forwarder between proxy and server decides when bytes
+// arrive, so that every history happens the same way each time. tests/mutations.json says which
+// claim falls with which mechanism; tools/mutation-test shows that it does.
+#include <poll.h>
+
+#include <catch2/catch.hpp>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "harness/forwarder.h"
+#include "harness/servers.h"
+
+using namespace nearcached::e2e;
+using Way = Forwarder::Way;
+
+namespace {
+
+const std::string kOld = "$3\r\nold\r\n";
+const std::string kNew = "$3\r\nnew\r\n";
+
+/// A client, and the upstream connection that its worker uses for it.
+struct Seat {
+  RawClient client;
+  Forwarder::Link link;
+};
+
+bool answered(const Seat& seat) {
+  pollfd p{seat.client.fd(), POLLIN, 0};
+  return poll(&p, 1, 0) == 1;
+}
+
+/// A server, the forwarder, a proxy with two workers. By default a held link is neither given up
+/// nor stops the hits, so that only the mechanism in question can.
+struct Scene {
+  explicit Scene(const std::string& max_staleness = "1m")
+      : wire(redis.port()),
+        proxy(wire.port(), {"--max-staleness", max_staleness, "--set", "upstream.timeout=1m"}),
+        direct(redis.client()) {}
+
+  Seat seat() {
+    const std::string marker = "seat:" + std::to_string(++seats_);
+    RawClient client(proxy.port());
+    client.ask({"GET", marker});
+    const Forwarder::Link link = wire.carrier_of(marker);
+    return {std::move(client), link};
+  }
+  /// A seat on the same worker as `other`, or on the other one.
+  Seat seat_beside(const Seat& other) { return seat_where(other.link, true); }
+  Seat seat_across(const Seat& other) { return seat_where(other.link, false); }
+
+  /// Reads `key` until it is answered from L1 of that worker.
+  bool fill(Seat& seat, const std::string& key) {
+    return wait_until([&] {
+      const uint64_t hits = proxy.count("l1_hits");
+      seat.client.ask({"GET", key});
+      return proxy.count("l1_hits") > hits;
+    });
+  }
+  size_t asked_upstream(const Seat& seat, const std::string& key) const {
+    return wire.count(seat.link, Way::to_server, encode({"GET", key}));
+  }
+  /// Asks while the replies of the seat's link are held, and lets them go once the request has been
+  /// dealt with: it has either been answered from memory or gone upstream.
+  std::string ask_over_held_link(Seat& seat, const std::string& key) {
+    const size_t before = asked_upstream(seat, key);
+    seat.client.send(encode({"GET", key}));
+    REQUIRE(wait_until([&] { return answered(seat) || asked_upstream(seat, key) > before; }));
+    wire.release(seat.link, Way::to_client);
+    return seat.client.read_reply();
+  }
+
+  RedisServer redis;
+  Forwarder wire;
+  Proxy proxy;
+  Client direct;
+
+ private:
+  Seat seat_where(Forwarder::Link link, bool same) {
+    for (int i = 0; i < 64; ++i) {
+      Seat found = seat();
+      if ((found.link == link) == same) return found;
+      others_.push_back(std::move(found));  // kept open: the next one goes to the other worker
+    }
+    throw std::runtime_error("all connections went to one worker");
+  }
+
+  int seats_ = 0;
+  std::vector<Seat> others_;
+};
+
+}  // namespace
+
+TEST_CASE("what a write through one worker replaced, no other answers, however late its push",
+          "[coherence][mechanism]") {
+  Scene scene;
+  Seat writer = scene.seat(), reader = scene.seat_across(writer);
+  scene.direct("SET k old");
+  REQUIRE(scene.fill(reader, "k"));
+  scene.wire.hold(reader.link, Way::to_client);
+  REQUIRE(writer.client.ask("SET k new") == "+OK\r\n");
+  CHECK(scene.ask_over_held_link(reader, "k") == kNew);
+}
+
+TEST_CASE("what is read while a write is under way is never kept", "[coherence][mechanism]") {
+  // The write has been sent, the read overtakes it and brings the old value; then the write is
+  // executed and acknowledged while its push to the reader's worker is still on the way.
+  Scene scene;
+  Seat writer = scene.seat(), reader = scene.seat_across(writer);
+  scene.direct("SET k old");
+  scene.wire.hold(writer.link, Way::to_server);
+  writer.client.send(encode({"SET", "k", "new"}));
+  REQUIRE(wait_until([&] {
+    return scene.wire.count(writer.link, Way::to_server, encode({"SET", "k", "new"})) == 1;
+  }));
+  REQUIRE(reader.client.ask("GET k") == kOld);
+  reader.client.ask("GET behind");  // its reply comes after everything that belongs to the read
+  scene.wire.hold(reader.link, Way::to_client);
+  scene.wire.release(writer.link, Way::to_server);
+  REQUIRE(writer.client.read_reply() == "+OK\r\n");
+  CHECK(scene.ask_over_held_link(reader, "k") == kNew);
+}
+
+TEST_CASE("a read that starts after a write never gets the reply of one from before it",
+          "[coherence][mechanism]") {
+  Scene scene;
+  Seat early = scene.seat(), late = scene.seat_beside(early), writer = scene.seat_across(early);
+  scene.direct("SET k old");
+  scene.wire.hold(early.link, Way::to_client);
+  early.client.send(encode({"GET", "k"}));
+  REQUIRE(wait_until([&] { return scene.wire.count(early.link, Way::to_client, kOld) == 1; }));
+  REQUIRE(writer.client.ask("SET k new") == "+OK\r\n");
+  const auto joined = [&] {
+    return info_field(writer.client.ask("INFO nearcached"), "flights_joined") != "0";
+  };
+  late.client.send(encode({"GET", "k"}));
+  REQUIRE(wait_until([&] { return joined() || scene.asked_upstream(late, "k") == 2; }));
+  scene.wire.release(early.link, Way::to_client);
+  CHECK(early.client.read_reply() == kOld);
+  CHECK(late.client.read_reply() == kNew);
+}
+
+TEST_CASE("a hit behind a miss in one pipeline is never older than the miss's reply",
+          "[coherence][mechanism]") {
+  // Somebody around the proxy writes hit, then miss. Who is told the new miss must not be told the
+  // old hit after it.
+  Scene scene;
+  Seat reader = scene.seat(), observer = scene.seat_across(reader);
+  scene.direct("SET hit old");
+  REQUIRE(scene.fill(reader, "hit"));
+  const auto hits = [&] { return info_field(observer.client.ask("INFO nearcached"), "l1_hits"); };
+  const std::string hits_before = hits();
+  scene.wire.hold(reader.link, Way::to_client);
+  scene.direct("SET hit new");
+  scene.direct("SET miss new");
+  const size_t asked = scene.asked_upstream(reader, "hit");
+  reader.client.send(encode({"GET", "miss"}) + encode({"GET", "hit"}));
+  REQUIRE(wait_until(
+      [&] { return hits() != hits_before || scene.asked_upstream(reader, "hit") > asked; }));
+  REQUIRE(wait_until([&] { return scene.asked_upstream(reader, "miss") == 1; }));
+  scene.wire.release(reader.link, Way::to_client);
+  CHECK(reader.client.read_reply() == kNew);
+  CHECK(reader.client.read_reply() == kNew);
+}
+
+TEST_CASE("a value ends with its key, however late the push that tells of it",
+          "[coherence][mechanism]") {
+  Scene scene;
+  Seat reader = scene.seat();
+  scene.direct("SET k old PX 400");
+  REQUIRE(scene.fill(reader, "k"));
+  scene.wire.hold(reader.link, Way::to_client);
+  REQUIRE(wait_until([&] { return scene.direct("EXISTS k") == "0"; }));
+  CHECK(scene.ask_over_held_link(reader, "k") == "$-1\r\n");
+}
+
+TEST_CASE("a link that hangs silently ends the hits", "[coherence][mechanism]") {
+  Scene scene("300ms");
+  Seat reader = scene.seat();
+  scene.direct("SET k old");
+  REQUIRE(scene.fill(reader, "k"));
+  scene.wire.hold(reader.link, Way::to_client);
+  scene.direct("SET k new");
+  const size_t asked = scene.asked_upstream(reader, "k");
+  const auto hits_end = [&] {
+    reader.client.send(encode({"GET", "k"}));
+    if (!wait_until([&] { return answered(reader) || scene.asked_upstream(reader, "k") > asked; }))
+      return false;
+    if (scene.asked_upstream(reader, "k") > asked) return true;
+    REQUIRE(reader.client.read_reply() == kOld);
+    return false;
+  };
+  REQUIRE(wait_until(hits_end));
+  scene.wire.release(reader.link, Way::to_client);
+  CHECK(reader.client.read_reply() == kNew);
+}
+
+TEST_CASE("who has read a write around the proxy reads what was written before it",
+          "[coherence][mechanism]") {
+  Scene scene;
+  Seat reader = scene.seat();
+  scene.direct("SET held old");
+  REQUIRE(scene.fill(reader, "held"));
+  scene.direct("SET held new");
+  scene.direct("SET read new");
+  REQUIRE(reader.client.ask("GET read") == kNew);
+  CHECK(reader.client.ask("GET held") == kNew);
+}
+
+TEST_CASE("what changed while a push was lost with its link is not answered from before",
+          "[coherence][mechanism]") {
+  Scene scene;
+  Seat reader = scene.seat();
+  scene.direct("SET k old");
+  scene.direct("SET other old");
+  REQUIRE(scene.fill(reader, "k"));
+  scene.wire.hold(reader.link, Way::to_client);
+  scene.direct("SET k new");
+  REQUIRE(wait_until([&] {
+    return scene.wire.count(reader.link, Way::to_client, "invalidate\r\n*1\r\n$1\r\nk\r\n") > 0;
+  }));
+  scene.wire.cut(reader.link);
+  REQUIRE(scene.fill(reader, "other"));  // the new link serves hits
+  CHECK(reader.client.ask("GET k") == kNew);
+}
+
+TEST_CASE("a script is answered only when no worker holds what it changed",
+          "[coherence][mechanism]") {
+  Scene scene;
+  Seat writer = scene.seat(), reader = scene.seat_across(writer);
+  scene.direct("SET k old");
+  REQUIRE(scene.fill(reader, "k"));
+  scene.wire.hold(reader.link, Way::to_client);
+  writer.client.send(encode({"EVAL", "return redis.call('SET', 'k', 'new')", "0"}));
+  REQUIRE(wait_until([&] {
+    return answered(writer) || scene.wire.count(reader.link, Way::to_server, encode({"PING"})) > 0;
+  }));
+  if (!answered(writer)) scene.wire.release(reader.link, Way::to_client);
+  REQUIRE(writer.client.read_reply() == "+OK\r\n");
+  CHECK(scene.ask_over_held_link(reader, "k") == kNew);
+}
