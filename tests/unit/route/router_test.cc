@@ -1,0 +1,85 @@
+// What the router itself does for coherence, apart from asking the rules: pushes, epochs, fences.
+#include <catch2/catch.hpp>
+
+#include "scripted_upstream.h"
+
+using namespace nearcached;
+using namespace nearcached::test;
+
+TEST_CASE("an invalidation ends what is held", "[router]") {
+  WorkerUnderTest worker;
+  CHECK(worker.read("k", "old") == bulk("old"));
+  CHECK(worker.read("k", "new") == bulk("old"));
+  worker.upstream.send(">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
+  worker.read("other", "v");
+  CHECK(worker.read("k", "new") == bulk("new"));
+}
+
+TEST_CASE("an invalidation of one key leaves the others", "[router]") {
+  WorkerUnderTest worker;
+  worker.read("k", "old");
+  worker.read("kept", "old");
+  worker.upstream.send(">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
+  CHECK(worker.read("kept", "new") == bulk("old"));
+}
+
+TEST_CASE("an invalidation of several keys ends each of them", "[router]") {
+  WorkerUnderTest worker;
+  worker.read("a", "old");
+  worker.read("b", "old");
+  worker.upstream.send(">2\r\n$10\r\ninvalidate\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n");
+  worker.read("other", "v");
+  CHECK(worker.read("a", "new") == bulk("new"));
+  CHECK(worker.read("b", "new") == bulk("new"));
+}
+
+TEST_CASE("an invalidation of everything ends everything", "[router]") {
+  WorkerUnderTest worker;
+  worker.read("k", "old");
+  worker.upstream.send(">2\r\n$10\r\ninvalidate\r\n_\r\n");
+  worker.read("other", "v");
+  CHECK(worker.read("k", "new") == bulk("new"));
+}
+
+TEST_CASE("an invalidation between a read's reply and its PTTL keeps the value out", "[router]") {
+  WorkerUnderTest worker;
+  worker.client->send_request({"GET", "k"});
+  REQUIRE(worker.upstream.request() == "GET k");
+  worker.upstream.send(bulk("old") + ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n:-1\r\n");
+  REQUIRE(worker.upstream.request() == "PTTL k");
+  CHECK(worker.client->reply() == bulk("old"));
+  worker.read("other", "v");
+  CHECK(worker.read("k", "new") == bulk("new"));
+}
+
+TEST_CASE("a link that was lost takes with it what was filled over it", "[router]") {
+  WorkerUnderTest worker;
+  worker.read("k", "old");
+  worker.upstream.accept();
+  worker.read("other", "v");
+  worker.read("other", "v");
+  CHECK(worker.read("k", "new") == bulk("new"));
+  CHECK(worker.read("k", "newer") == bulk("new"));
+}
+
+TEST_CASE("a script's reply waits for the answer to a ping behind it", "[router]") {
+  WorkerUnderTest worker;
+  worker.client->send_request({"EVAL", "return 1", "0"});
+  REQUIRE(worker.upstream.request() == "EVAL return 1 0");
+  worker.upstream.send(":1\r\n");
+  REQUIRE(worker.upstream.request_before(*worker.client) == "PING");
+  worker.upstream.send("+PONG\r\n");
+  CHECK(worker.client->reply() == ":1\r\n");
+}
+
+TEST_CASE("what a script changed is not held when its reply is out", "[router]") {
+  WorkerUnderTest worker;
+  worker.read("k", "old");
+  worker.client->send_request({"EVAL", "return redis.call('SET', 'k', 'new')", "0"});
+  worker.upstream.request();
+  worker.upstream.send("+OK\r\n");
+  REQUIRE(worker.upstream.request_before(*worker.client) == "PING");
+  worker.upstream.send(">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n+PONG\r\n");
+  CHECK(worker.client->reply() == "+OK\r\n");
+  CHECK(worker.read("k", "new") == bulk("new"));
+}
