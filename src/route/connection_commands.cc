@@ -220,7 +220,7 @@ std::string Router::hello_reply(const Session& session) const {
 void Router::reset(Session& session) {
   if (session.pin != nullptr) close_pin(*session.pin);
   session.resp = 2;
-  session.reply_off = session.skip_this = session.skip_next = false;
+  session.reply_off = session.skip_next = false;  // a SKIP before RESET skips its reply, as in Redis
   session.name.clear();
   session.identity = default_identity_;
   session.authenticated = false;

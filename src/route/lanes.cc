@@ -323,8 +323,6 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
     link.converting = false;
     return;
   }
-  // An error has written nothing that would need a fence only where the command was not even known.
-  const bool unfenced = pending.fence && last && bytes.starts_with("-ERR unknown command");
   if (pending.convert) {
     converted_.clear();
     if (!link.converting) link.converter.begin(pending.rule);
@@ -334,11 +332,7 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
   } else {
     session->deliver(pending.slot, bytes, last);
   }
-  if (!pending.fence || !last) return;
-  if (unfenced)
-    session->release(pending.slot);
-  else
-    await_fence(pending.session, pending.slot);
+  if (pending.fence && last) await_fence(pending.session, pending.slot, bytes);
 }
 
 void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, bool sent) {

@@ -196,9 +196,12 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
     return Outcome::done;
   }
   if (kind == Route::reset || kind == Route::quit) return connection_command(session, request, *command);
-  if (!pin.multi && kind == Route::nearcache) return nearcache(session, request.args);
-  if (!pin.multi && kind == Route::info) return info(session, request, *command);
-  if (!pin.multi && kind == Route::client && is_local_client_command(*command, request.args.size()))
+  // A RESP2 client that subscribes may hardly do anything: that is the server's to refuse.
+  const bool restricted = session.resp == 2 && pin.subscribed();
+  const bool local = !pin.multi && !restricted;
+  if (local && kind == Route::nearcache) return nearcache(session, request.args);
+  if (local && kind == Route::info) return info(session, request, *command);
+  if (local && kind == Route::client && is_local_client_command(*command, request.args.size()))
     return client_command(session, request, *command);
   if (kind == Route::client && command->name == "client|tracking" && redirects(request.args)) {
     session.reply("-ERR nearcached cannot redirect tracking to another connection; use RESP3\r\n");
@@ -454,7 +457,7 @@ void Router::on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes by
     bytes = "-EXECABORT Transaction discarded because of previous errors.\r\n";
   session->deliver(pending.slot, bytes, last);
   if (!last || session->closing()) return;
-  if (pending.fence) await_fence(pending.session, pending.slot);
+  if (pending.fence) await_fence(pending.session, pending.slot, bytes);
   maybe_unpin(*session);
 }
 

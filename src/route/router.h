@@ -208,7 +208,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void refresh_gauges();
 
   // fence.cc
-  void await_fence(SessionRef session, ReplyQueue::Slot slot);
+  void await_fence(SessionRef session, ReplyQueue::Slot slot, Bytes reply);
   void start_fence_round();
   void end_fence_round();
 
