@@ -9,8 +9,8 @@
 #include "server/server.h"
 
 #ifdef NEARCACHED_JEMALLOC
-// Freed pages go back to the kernel within half a second: with the default of ten, RSS under a 64 MiB
-// budget peaked at 108 MiB when value sizes swung 27-fold; with this at 80 MiB.
+// Freed pages go back to the kernel within half a second: with the default of ten, RSS under a 64
+// MiB budget peaked at 108 MiB when value sizes swung 27-fold; with this at 80 MiB.
 extern "C" {
 extern const char* malloc_conf;
 const char* malloc_conf = "dirty_decay_ms:500,muzzy_decay_ms:0,background_thread:false";
@@ -46,7 +46,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "nearcached: %s\n", logging.error().detail.c_str());
     return 1;
   }
-  if (const char* name = std::getenv("NEARCACHED_MUTATION"); name != nullptr && mutation::enable(name))
+  if (const char* name = std::getenv("NEARCACHED_MUTATION");
+      name != nullptr && mutation::enable(name))
     log::warn("TEST BUILD: coherence is broken on purpose: {}", name);
   Server server(command_line.config);
   if (const Result<void> served = server.run(); !served) {

@@ -31,8 +31,7 @@ char* allocate(size_t bytes) {
 void deallocate(char* block, size_t bytes) {
   if (bytes == Buffer::kPooledBytes && pool.count + 1 < BlockPool::kBlocksMax)
     pool.blocks[pool.count++] = block;
-  else
-    std::free(block);
+  else std::free(block);
 }
 
 }  // namespace

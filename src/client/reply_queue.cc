@@ -62,10 +62,8 @@ void ReplyQueue::advance() {
     Entry& front = slots_.front();
     if (!front.bytes.empty()) {
       waiting_bytes_ -= front.bytes.size();
-      if (out_.empty())
-        out_ = std::move(front.bytes);
-      else
-        out_.append(front.bytes.readable());
+      if (out_.empty()) out_ = std::move(front.bytes);
+      else out_.append(front.bytes.readable());
       front.bytes = Buffer();
     }
     if (!front.complete) return;  // its further bytes go straight to out_

@@ -1,8 +1,8 @@
 // ReplyQueue: one client's replies, in the order of its requests, whatever order they arrive in.
 //
-// A request that cannot be answered at once takes a slot. Bytes for the slot at the front go straight
-// into out(); bytes for a later slot, or for a held one, wait in the slot. A client with nothing
-// outstanding owns no slot and no buffer. Pure; one thread.
+// A request that cannot be answered at once takes a slot. Bytes for the slot at the front go
+// straight into out(); bytes for a later slot, or for a held one, wait in the slot. A client with
+// nothing outstanding owns no slot and no buffer. Pure; one thread.
 #pragma once
 #include <cstdint>
 

@@ -1,6 +1,6 @@
 // Requests are parsed where they were read; only what cannot be handled yet is copied into in_.
-// Every way a session can stand still (waiting for its turn, for a lane, for the client to read) ends
-// in wake() or on_drained(), which put it on the worker's list of sessions to resume.
+// Every way a session can stand still (waiting for its turn, for a lane, for the client to read)
+// ends in wake() or on_drained(), which put it on the worker's list of sessions to resume.
 #include "client/session.h"
 
 #include <algorithm>
@@ -10,8 +10,8 @@
 namespace nearcached {
 namespace {
 
-// While it stands still, a session may still be read into memory up to this much (so that a pipeline
-// is not cut into single reads), then the socket's own buffer is the limit.
+// While it stands still, a session may still be read into memory up to this much (so that a
+// pipeline is not cut into single reads), then the socket's own buffer is the limit.
 constexpr size_t kStandingInputBytes = 256 * 1024;
 
 // A buffer that grows beyond this costs more in copies and fresh pages than one more write.
@@ -57,10 +57,8 @@ void Session::on_read(Bytes bytes) {
     if (closing()) return;
     if (consumed < bytes.size()) in_.append(bytes.substr(consumed));
   } else {
-    if (bytes.data() == in_.data() + in_.size())
-      in_.commit(bytes.size());
-    else
-      in_.append(bytes);
+    if (bytes.data() == in_.data() + in_.size()) in_.commit(bytes.size());
+    else in_.append(bytes);
     const size_t consumed = process(in_.readable());
     if (closing()) return;
     in_.consume(consumed);
@@ -103,7 +101,8 @@ size_t Session::process(Bytes bytes) {
     if (closing()) break;
   }
   processing_ = false;
-  if (!partial_ && !waiting_) parser_.parse({}, request, consumed);  // lets a giant request's memory go
+  if (!partial_ && !waiting_)
+    parser_.parse({}, request, consumed);  // lets a giant request's memory go
   return done;
 }
 
@@ -111,7 +110,8 @@ bool Session::must_pause() {
   if (replies_.outstanding() >= config_.limits.client_inflight) {
     if (!paused_) owner_.on_limit(inflight_paused);
     paused_ = true;
-  } else if (output_bytes() > std::min<uint64_t>(kEagerFlushBytes, config_.limits.client_output_pause_bytes)) {
+  } else if (output_bytes() >
+             std::min<uint64_t>(kEagerFlushBytes, config_.limits.client_output_pause_bytes)) {
     // What has been answered may go out now: that the socket takes it is the usual case.
     if (!stream_.flush(replies_.out())) {
       paused_ = true;  // broken: the stream's error callback or the next flush closes
@@ -127,10 +127,8 @@ bool Session::must_pause() {
 void Session::settle() {
   if (closing()) return;
   const bool still = waiting_ || paused_;
-  if (still && in_.size() >= kStandingInputBytes)
-    stream_.stop_reading();
-  else if (!eof_ && !stream_.reading())
-    stream_.start_reading();
+  if (still && in_.size() >= kStandingInputBytes) stream_.stop_reading();
+  else if (!eof_ && !stream_.reading()) stream_.start_reading();
   if (eof_ && gives_up_on_eof) return close();
   const bool done = replies_.empty() && output_bytes() == 0;
   if (!done || still) return;

@@ -1,12 +1,11 @@
 // Session: one client connection: its bytes in, its requests, its replies out.
 //
-// A session parses what it reads and offers each request to its Owner (the router), which answers at
-// once, takes a reply slot, or asks to be offered the same request again later (`later`: earlier
-// replies must be out first, or a lane must be ready). It is not read from while its replies pile up
-// (limits.client_output_pause) or too many requests are outstanding (limits.client_inflight), and
-// closed beyond limits.client_output.
-// Thread: its worker's. Lifetime: owned by the worker's session table; others hold a SessionRef,
-// which dies with close().
+// A session parses what it reads and offers each request to its Owner (the router), which answers
+// at once, takes a reply slot, or asks to be offered the same request again later (`later`: earlier
+// replies must be out first, or a lane must be ready). It is not read from while its replies pile
+// up (limits.client_output_pause) or too many requests are outstanding (limits.client_inflight),
+// and closed beyond limits.client_output. Thread: its worker's. Lifetime: owned by the worker's
+// session table; others hold a SessionRef, which dies with close().
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -37,9 +36,9 @@ class Session final : private Stream::Handler {
     virtual void on_dirty(Session& session) = 0;      ///< has something to flush at the turn's end
     virtual void on_resumable(Session& session) = 0;  ///< wants resume() at the turn's end
     virtual void on_closing(Session& session) = 0;    ///< let go of everything that refers to it
-    virtual void on_closed(Session& session) = 0;     ///< may be destroyed (not from inside this call)
-    virtual void on_limit(uint8_t which) = 0;         ///< counts a limit that was hit (Limit)
-    virtual uint64_t now_ns() = 0;                    ///< refreshes and returns the worker's clock
+    virtual void on_closed(Session& session) = 0;  ///< may be destroyed (not from inside this call)
+    virtual void on_limit(uint8_t which) = 0;      ///< counts a limit that was hit (Limit)
+    virtual uint64_t now_ns() = 0;                 ///< refreshes and returns the worker's clock
   };
   enum Limit : uint8_t { output_closed, output_paused, inflight_paused, request_too_big };
 
@@ -50,9 +49,9 @@ class Session final : private Stream::Handler {
   void close();
   /// No more requests are taken; closes once every reply is out.
   void close_when_done();
-  /// SIGTERM, called at every tick until it is closed: once it has been quiet for `quiet_ns` and owes
-  /// nothing, sends FIN, and closes when the client does or after `linger_ns` more. A close without
-  /// that could overtake replies (RST) that the client has not read yet.
+  /// SIGTERM, called at every tick until it is closed: once it has been quiet for `quiet_ns` and
+  /// owes nothing, sends FIN, and closes when the client does or after `linger_ns` more. A close
+  /// without that could overtake replies (RST) that the client has not read yet.
   void drain(uint64_t quiet_ns, uint64_t linger_ns);
   void flush();
   void resume();
@@ -88,8 +87,8 @@ class Session final : private Stream::Handler {
   uint64_t created_ns = 0;
   uint64_t active_ns = 0;
   uint8_t resp = 2;
-  bool reply_off = false;      ///< CLIENT REPLY OFF
-  bool skip_this = false;      ///< the request being handled gets no reply (CLIENT REPLY SKIP)
+  bool reply_off = false;  ///< CLIENT REPLY OFF
+  bool skip_this = false;  ///< the request being handled gets no reply (CLIENT REPLY SKIP)
   bool skip_next = false;
   bool authenticated = false;
   uint32_t database = 0;
@@ -125,13 +124,13 @@ class Session final : private Stream::Handler {
   ReplyQueue replies_;
   bool dirty_ = false;
   bool resumable_ = false;
-  bool waiting_ = false;      ///< a request answered Outcome::later
-  bool paused_ = false;       ///< too much outstanding or unread by the client
+  bool waiting_ = false;  ///< a request answered Outcome::later
+  bool paused_ = false;   ///< too much outstanding or unread by the client
   bool eof_ = false;
   bool finishing_ = false;    ///< close_when_done
   uint64_t fin_sent_ns_ = 0;  ///< drained: only the client's end is awaited
   bool processing_ = false;
-  bool partial_ = false;      ///< in_ begins with a request that is not complete
+  bool partial_ = false;  ///< in_ begins with a request that is not complete
 };
 
 }  // namespace nearcached

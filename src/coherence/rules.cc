@@ -20,7 +20,8 @@ bool may_serve(const LaneProof& lane, const SessionView& session, uint64_t now_n
 
 bool stamp_holds(uint64_t item_stamp, uint64_t stamp_now) {
   if (mutation::no_stamp_check) return true;
-  if (mutation::no_in_flight) return item_stamp / StampTable::kVersion == stamp_now / StampTable::kVersion;
+  if (mutation::no_in_flight)
+    return item_stamp / StampTable::kVersion == stamp_now / StampTable::kVersion;
   return item_stamp == stamp_now;
 }
 
@@ -39,7 +40,8 @@ Verdict judge_fill(const FillStart& start, uint64_t stamp_now, uint32_t space_no
   const bool gone = pttl == -2;
   if (gone && !looks_missing && !mutation::no_ttl_clamp) return {};
   uint64_t life_ms = gone ? ttls.negative_ttl_ms : ttls.ttl_ms;
-  if (pttl >= 0 && !mutation::no_ttl_clamp) life_ms = std::min(life_ms, static_cast<uint64_t>(pttl));
+  if (pttl >= 0 && !mutation::no_ttl_clamp)
+    life_ms = std::min(life_ms, static_cast<uint64_t>(pttl));
   if (life_ms == 0) return {};
   return {true, gone, start.sent_ns / 1'000'000 + life_ms};
 }
@@ -74,10 +76,14 @@ bool enable([[maybe_unused]] Bytes name) {
     Bytes name;
     bool* value;
   };
-  const Row rows[] = {{"no_stamp_check", &no_stamp_check}, {"no_in_flight", &no_in_flight},
-                      {"no_join_rule", &no_join_rule},     {"no_order_rule", &no_order_rule},
-                      {"no_ttl_clamp", &no_ttl_clamp},     {"no_watermark", &no_watermark},
-                      {"no_push", &no_push},               {"no_epoch", &no_epoch},
+  const Row rows[] = {{"no_stamp_check", &no_stamp_check},
+                      {"no_in_flight", &no_in_flight},
+                      {"no_join_rule", &no_join_rule},
+                      {"no_order_rule", &no_order_rule},
+                      {"no_ttl_clamp", &no_ttl_clamp},
+                      {"no_watermark", &no_watermark},
+                      {"no_push", &no_push},
+                      {"no_epoch", &no_epoch},
                       {"no_fence", &no_fence}};
   for (const Row& row : rows)
     if (row.name == name) return *row.value = true;

@@ -1,7 +1,8 @@
 // Loop, Timer, Mailbox, Signal: thin owners of libuv handles.
 //
 // libuv wants a handle's memory until its close callback has run. Handles that can outlive their
-// owner's interest (timers, signals) are therefore allocated on their own and freed by that callback.
+// owner's interest (timers, signals) are therefore allocated on their own and freed by that
+// callback.
 #include "loop/loop.h"
 
 #include <csignal>

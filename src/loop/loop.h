@@ -1,8 +1,9 @@
 // The event loop and what lives on it: the only module that includes <uv.h>.
 //
 // Thread: everything here belongs to the thread that runs its Loop, except Mailbox::post().
-// Lifetime: a handle's memory may go only after its close callback; so Stream, Timer and Mailbox are
-// closed with close(), and say when they are done. Nothing is destroyed from inside its own callback.
+// Lifetime: a handle's memory may go only after its close callback; so Stream, Timer and Mailbox
+// are closed with close(), and say when they are done. Nothing is destroyed from inside its own
+// callback.
 #pragma once
 #include <uv.h>
 
@@ -95,11 +96,11 @@ class Stream {
     virtual void on_read(Bytes bytes) = 0;
     /// Where to read to; default: the loop's buffer.
     virtual std::span<char> read_space() { return {}; }
-    virtual void on_eof() = 0;                  ///< the peer sends no more; writing still works
-    virtual void on_connected(int status) = 0;  ///< connect() finished: 0 or a uv error
-    virtual void on_error(int status) = 0;      ///< broken; the owner closes
-    virtual void on_drained() = 0;              ///< an earlier partial write is complete
-    virtual void on_closed(Stream& stream) = 0; ///< it may be destroyed now
+    virtual void on_eof() = 0;                   ///< the peer sends no more; writing still works
+    virtual void on_connected(int status) = 0;   ///< connect() finished: 0 or a uv error
+    virtual void on_error(int status) = 0;       ///< broken; the owner closes
+    virtual void on_drained() = 0;               ///< an earlier partial write is complete
+    virtual void on_closed(Stream& stream) = 0;  ///< it may be destroyed now
   };
 
   Stream(Loop& loop, Handler& handler) : loop_(loop), handler_(handler) {}
@@ -109,8 +110,9 @@ class Stream {
 
   /// Takes over an accepted socket. False: it is broken (and closed by the caller).
   bool open(int fd, bool is_unix, unsigned keepalive_s);
-  /// Starts connecting; the end is on_connected(). A host name is resolved anew each time, and attempt
-  /// number n goes to its n-th address (localhost can be ::1 where Redis listens on 127.0.0.1 only).
+  /// Starts connecting; the end is on_connected(). A host name is resolved anew each time, and
+  /// attempt number n goes to its n-th address (localhost can be ::1 where Redis listens on
+  /// 127.0.0.1 only).
   void connect(const Address& address, unsigned attempt, unsigned keepalive_s);
   void start_reading();
   void stop_reading();
@@ -150,7 +152,7 @@ class Stream {
   unsigned keepalive_s_ = 0;
   uint16_t port_ = 0;
   unsigned attempt_ = 0;
-  Buffer rest_;            ///< owned by the write under way
+  Buffer rest_;  ///< owned by the write under way
   uv_write_t write_;
   uv_connect_t connect_;
   uv_getaddrinfo_t* resolving_ = nullptr;

@@ -1,8 +1,9 @@
 // Stream and Listener: sockets on the loop.
 //
 // Writing: what the kernel takes at once costs one system call and no request object; only a rest
-// goes through uv_write, whose buffer is moved in (never copied) and belongs to it until it is done.
-// Reading: into the loop's one buffer, unless the owner offers room of its own for a big value.
+// goes through uv_write, whose buffer is moved in (never copied) and belongs to it until it is
+// done. Reading: into the loop's one buffer, unless the owner offers room of its own for a big
+// value.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -41,10 +42,8 @@ Stream::~Stream() = default;
 
 void Stream::init(bool is_unix) {
   is_unix_ = is_unix;
-  if (is_unix)
-    uv_pipe_init(loop_.raw(), &handle_.pipe, 0);
-  else
-    uv_tcp_init(loop_.raw(), &handle_.tcp);
+  if (is_unix) uv_pipe_init(loop_.raw(), &handle_.pipe, 0);
+  else uv_tcp_init(loop_.raw(), &handle_.tcp);
   handle()->data = this;
   initialised_ = true;
 }
@@ -106,8 +105,7 @@ void Stream::resolved(int status, addrinfo* result) {
   std::memcpy(&target, result->ai_addr, result->ai_addrlen);
   if (target.ss_family == AF_INET6)
     reinterpret_cast<sockaddr_in6&>(target).sin6_port = htons(port_);
-  else
-    reinterpret_cast<sockaddr_in&>(target).sin_port = htons(port_);
+  else reinterpret_cast<sockaddr_in&>(target).sin_port = htons(port_);
   uv_tcp_nodelay(&handle_.tcp, 1);
   status = uv_tcp_connect(&connect_, &handle_.tcp, reinterpret_cast<sockaddr*>(&target),
                           [](uv_connect_t* request, int connect_status) {
@@ -156,7 +154,8 @@ void Stream::stop_reading() {
 
 bool Stream::flush(Buffer& out) {
   if (closing_ || writing_ || out.empty()) return !closing_;
-  uv_buf_t buf = uv_buf_init(out.data(), static_cast<unsigned>(std::min<size_t>(out.size(), 1u << 30)));
+  uv_buf_t buf =
+      uv_buf_init(out.data(), static_cast<unsigned>(std::min<size_t>(out.size(), 1u << 30)));
   const int n = uv_try_write(stream(), &buf, 1);
   if (n > 0) out.consume(static_cast<size_t>(n));
   if (n < 0 && n != UV_EAGAIN) return false;
@@ -165,16 +164,17 @@ bool Stream::flush(Buffer& out) {
   writing_ = true;
   write_.data = this;
   buf = uv_buf_init(rest_.data(), static_cast<unsigned>(std::min<size_t>(rest_.size(), 1u << 30)));
-  const int status = uv_write(&write_, stream(), &buf, 1, [](uv_write_t* request, int write_status) {
-    auto* self = static_cast<Stream*>(request->data);
-    self->writing_ = false;
-    Buffer done = std::move(self->rest_);
-    done.consume(std::min<size_t>(done.size(), 1u << 30));
-    if (self->closing_) return;
-    if (write_status != 0) return self->handler_.on_error(write_status);
-    if (!done.empty() && !self->flush(done)) return self->handler_.on_error(UV_EPIPE);
-    if (!self->writing_) self->handler_.on_drained();
-  });
+  const int status =
+      uv_write(&write_, stream(), &buf, 1, [](uv_write_t* request, int write_status) {
+        auto* self = static_cast<Stream*>(request->data);
+        self->writing_ = false;
+        Buffer done = std::move(self->rest_);
+        done.consume(std::min<size_t>(done.size(), 1u << 30));
+        if (self->closing_) return;
+        if (write_status != 0) return self->handler_.on_error(write_status);
+        if (!done.empty() && !self->flush(done)) return self->handler_.on_error(UV_EPIPE);
+        if (!self->writing_) self->handler_.on_drained();
+      });
   if (status != 0) writing_ = false;
   return status == 0;
 }
@@ -211,14 +211,16 @@ int Stream::fd() const {
 std::string Stream::peer_name() const {
   sockaddr_storage storage{};
   socklen_t size = sizeof storage;
-  if (is_unix_ || getpeername(fd(), reinterpret_cast<sockaddr*>(&storage), &size) != 0) return "unix:0";
+  if (is_unix_ || getpeername(fd(), reinterpret_cast<sockaddr*>(&storage), &size) != 0)
+    return "unix:0";
   return name_of(storage);
 }
 
 std::string Stream::local_name() const {
   sockaddr_storage storage{};
   socklen_t size = sizeof storage;
-  if (is_unix_ || getsockname(fd(), reinterpret_cast<sockaddr*>(&storage), &size) != 0) return "unix:0";
+  if (is_unix_ || getsockname(fd(), reinterpret_cast<sockaddr*>(&storage), &size) != 0)
+    return "unix:0";
   return name_of(storage);
 }
 

@@ -1,7 +1,7 @@
 // CLIENT: about the client's own connection to this proxy, and about the proxy's other clients.
 //
-// What belongs to the server's side of a connection (TRACKING, CACHING, NO-EVICT …) pins the session,
-// so that it means what it says. What speaks of other clients asks every worker.
+// What belongs to the server's side of a connection (TRACKING, CACHING, NO-EVICT …) pins the
+// session, so that it means what it says. What speaks of other clients asks every worker.
 #include <charconv>
 
 #include "nearcached/base/clock.h"
@@ -43,7 +43,8 @@ struct Filter {
 
 bool known_type(Bytes type) {
   return equals_upper(type, "NORMAL") || equals_upper(type, "PUBSUB") ||
-         equals_upper(type, "MASTER") || equals_upper(type, "REPLICA") || equals_upper(type, "SLAVE");
+         equals_upper(type, "MASTER") || equals_upper(type, "REPLICA") ||
+         equals_upper(type, "SLAVE");
 }
 
 std::string lower(Bytes text) {
@@ -63,9 +64,9 @@ bool valid_client_name(Bytes name) {
 
 bool is_local_client_command(const Command& command, size_t args) {
   if (!command.arity_ok(args)) return false;
-  for (const Bytes name : {Bytes("client|id"), Bytes("client|getname"), Bytes("client|setname"),
-                           Bytes("client|info"), Bytes("client|list"), Bytes("client|kill"),
-                           Bytes("client|unblock"), Bytes("client|reply")})
+  for (const Bytes name :
+       {Bytes("client|id"), Bytes("client|getname"), Bytes("client|setname"), Bytes("client|info"),
+        Bytes("client|list"), Bytes("client|kill"), Bytes("client|unblock"), Bytes("client|reply")})
     if (command.name == name) return true;
   return false;
 }
@@ -86,10 +87,8 @@ std::string Router::client_line(const Session& session) const {
     line += ' ';
     line += name;
     line += '=';
-    if constexpr (std::is_integral_v<std::decay_t<decltype(value)>>)
-      line += std::to_string(value);
-    else
-      line += value;
+    if constexpr (std::is_integral_v<std::decay_t<decltype(value)>>) line += std::to_string(value);
+    else line += value;
   };
   field("addr", session.peer_name());
   field("laddr", session.local_name());
@@ -116,20 +115,20 @@ std::string Router::client_list(const std::function<bool(const Session&)>& wante
   std::string text;
   now_ns();
   for (const Place& place : sessions_)
-    if (place.session != nullptr && wanted(*place.session)) text += client_line(*place.session) + "\n";
+    if (place.session != nullptr && wanted(*place.session))
+      text += client_line(*place.session) + "\n";
   return text;
 }
 
-uint64_t Router::kill_clients(const std::function<bool(const Session&)>& wanted, uint64_t spare_id) {
+uint64_t Router::kill_clients(const std::function<bool(const Session&)>& wanted,
+                              uint64_t spare_id) {
   uint64_t killed = 0;
   for (size_t i = 0; i < sessions_.size(); ++i) {
     Session* session = sessions_[i].session.get();
     if (session == nullptr || !wanted(*session)) continue;
     ++killed;
-    if (session->id == spare_id)
-      session->close_when_done();  // it still gets the answer
-    else
-      session->close();
+    if (session->id == spare_id) session->close_when_done();  // it still gets the answer
+    else session->close();
   }
   return killed;
 }
@@ -137,7 +136,8 @@ uint64_t Router::kill_clients(const std::function<bool(const Session&)>& wanted,
 // Answers when every worker has added its part to a text or a number, if the server grants the
 // session's user what `probe` asks for: a harmless request of the same right, whose answer is not
 // looked at unless it denies that right.
-void Router::gather(Session& session, std::initializer_list<Bytes> probe, Each each, Answer answer) {
+void Router::gather(Session& session, std::initializer_list<Bytes> probe, Each each,
+                    Answer answer) {
   const SessionRef ref = session.ref;
   const ReplyQueue::Slot slot = session.reserve();
   Connection& connection = *session.lane->connection;
@@ -203,7 +203,8 @@ Session::Outcome Router::client_kill(Session& session, std::span<const Bytes> ar
         filter.address.assign(value);
       } else if (equals_upper(args[i], "LADDR")) {
         filter.local_address.assign(value);
-      } else if (equals_upper(args[i], "SKIPME") && (equals_upper(value, "YES") || equals_upper(value, "NO"))) {
+      } else if (equals_upper(args[i], "SKIPME") &&
+                 (equals_upper(value, "YES") || equals_upper(value, "NO"))) {
         filter.skip_me = equals_upper(value, "YES");
       } else {
         session.reply("-ERR syntax error\r\n");
@@ -237,8 +238,9 @@ bool Router::unblock_client(uint64_t id, bool error) {
     if (session->pin == nullptr || session->pin->blocking == 0) return false;
     const uint64_t theirs = session->pin->connection->upstream_id();
     if (theirs == 0 || !main_lane_->connection->up()) return false;
-    main_lane_->connection->send({"CLIENT", "UNBLOCK", std::to_string(theirs), error ? "ERROR" : "TIMEOUT"},
-                                 ReplyTask::pending([](Bytes, Bytes) {}, now_ns_));
+    main_lane_->connection->send(
+        {"CLIENT", "UNBLOCK", std::to_string(theirs), error ? "ERROR" : "TIMEOUT"},
+        ReplyTask::pending([](Bytes, Bytes) {}, now_ns_));
     return true;
   }
   return false;
@@ -256,10 +258,8 @@ Session::Outcome Router::client_command(Session& session, const Request& request
     session.reply(":" + std::to_string(session.id) + "\r\n");
   } else if (name == "client|getname") {
     Buffer out;
-    if (session.name.empty())
-      resp::write_null(out, session.resp);
-    else
-      resp::write_bulk(out, session.name);
+    if (session.name.empty()) resp::write_null(out, session.resp);
+    else resp::write_bulk(out, session.name);
     session.reply(out.readable());
   } else if (name == "client|setname") {
     if (!valid_client_name(args[2])) {
@@ -348,7 +348,9 @@ Session::Outcome Router::client_unblock(Session& session, std::span<const Bytes>
   }
   gather(
       session, {"CLIENT", "UNBLOCK", "0"},
-      [id, error](Router& router, std::string& part) { part = router.unblock_client(id, error) ? "1" : ""; },
+      [id, error](Router& router, std::string& part) {
+        part = router.unblock_client(id, error) ? "1" : "";
+      },
       [](const std::vector<std::string>& parts) -> std::string {
         for (const std::string& part : parts)
           if (!part.empty()) return ":1\r\n";

@@ -1,6 +1,7 @@
 // HELLO, AUTH, SELECT, RESET, QUIT: they change which lane a session is on, so they wait until its
-// earlier replies are out. Whether credentials or a database number are good is the server's to say:
-// the lane for them is opened (or, for AUTH on an open one, asked), and its answer is the answer.
+// earlier replies are out. Whether credentials or a database number are good is the server's to
+// say: the lane for them is opened (or, for AUTH on an open one, asked), and its answer is the
+// answer.
 #include <charconv>
 
 #include "nearcached/resp/writer.h"
@@ -18,7 +19,8 @@ bool is_integer(Bytes text, int64_t& value) {
 
 // HELLO without credentials where the server demands them; its own words.
 constexpr Bytes kHelloNoAuth =
-    "-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> "
+    "-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO "
+    "<proto> "
     "AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol "
     "version at the same time\r\n";
 
@@ -41,8 +43,8 @@ Session::Outcome Router::connection_command(Session& session, const Request& req
   }
 }
 
-// Until last_connection is set again, whatever follows waits. What the session has seen over another
-// connection than its lane counts when it comes back.
+// Until last_connection is set again, whatever follows waits. What the session has seen over
+// another connection than its lane counts when it comes back.
 void Router::leave(Session& session) {
   if (session.last_connection != nullptr && session.last_connection != session.lane)
     session.view.floor_ns = now_ns_;
@@ -77,12 +79,17 @@ Session::Outcome Router::select(Session& session, const Request& request, const 
       attach(*waiting, *lane);
     }
     waiting->last_connection = waiting->lane;
-    waiting->deliver(slot, up ? Bytes("+OK\r\n") : refusal.empty() ? Bytes(kUnreachable) : refusal, true);
+    waiting->deliver(slot,
+                     up                ? Bytes("+OK\r\n")
+                     : refusal.empty() ? Bytes(kUnreachable)
+                                       : refusal,
+                     true);
   });
   return Outcome::done;
 }
 
-// Takes the session to `identity`'s lane if the server accepts it; `then` gets the error, or nothing.
+// Takes the session to `identity`'s lane if the server accepts it; `then` gets the error, or
+// nothing.
 void Router::switch_identity(Session& session, std::shared_ptr<const Identity> identity,
                              std::function<void(Session& session, Bytes error)> then) {
   Lane* lane = lane_for(identity, session.database, 3);
@@ -112,8 +119,7 @@ void Router::switch_identity(Session& session, std::shared_ptr<const Identity> i
   if (identity->with_user)
     lane->connection->send({"AUTH", identity->user, identity->password},
                            ReplyTask::pending(answer, now_ns_));
-  else
-    lane->connection->send({"AUTH", identity->password}, ReplyTask::pending(answer, now_ns_));
+  else lane->connection->send({"AUTH", identity->password}, ReplyTask::pending(answer, now_ns_));
 }
 
 Session::Outcome Router::auth(Session& session, const Request& request, const Command& command) {
@@ -220,7 +226,8 @@ std::string Router::hello_reply(const Session& session) const {
 void Router::reset(Session& session) {
   if (session.pin != nullptr) close_pin(*session.pin);
   session.resp = 2;
-  session.reply_off = session.skip_next = false;  // a SKIP before RESET skips its reply, as in Redis
+  session.reply_off = session.skip_next =
+      false;  // a SKIP before RESET skips its reply, as in Redis
   session.name.clear();
   session.identity = default_identity_;
   session.authenticated = false;

@@ -1,32 +1,17 @@
 // Fences: for writes whose keys nobody can name (EVAL, functions, modules).
 //
 // Such a write is acknowledged only after every lane that feeds L1, on every worker, has answered a
-// PING sent after the write's own reply: on one connection everything the server pushed before comes
-// before that answer, so whatever the script changed is no longer held anywhere. Rounds are shared:
-// while one is under way, further writes gather for the next, so that a pipeline of scripts costs one
-// round trip a round, not one a script.
+// PING sent after the write's own reply: on one connection everything the server pushed before
+// comes before that answer, so whatever the script changed is no longer held anywhere. Rounds are
+// shared: while one is under way, further writes gather for the next, so that a pipeline of scripts
+// costs one round trip a round, not one a script.
 #include "nearcached/coherence/mutations.h"
 #include "route/router.h"
 
 namespace nearcached {
 
-namespace {
-
-// Errors that the server gives before it runs anything. Any other can come from a script that had
-// already written.
-bool ran_nothing(Bytes reply) {
-  for (const Bytes start : {Bytes("-ERR unknown command"), Bytes("-ERR Can't execute"),
-                            Bytes("-ERR wrong number of arguments"), Bytes("-NOPERM"),
-                            Bytes("-NOAUTH"), Bytes("-NOSCRIPT")})
-    if (reply.starts_with(start)) return true;
-  return false;
-}
-
-}  // namespace
-
-// `reply`: the reply to the write, which is complete in the slot and held there.
-void Router::await_fence(SessionRef session, ReplyQueue::Slot slot, Bytes reply) {
-  if (mutation::no_fence || !process_.config.l1.enabled || ran_nothing(reply)) {
+void Router::await_fence(SessionRef session, ReplyQueue::Slot slot) {
+  if (mutation::no_fence || !process_.config.l1.enabled) {
     if (Session* waiting = find(session)) waiting->release(slot);
     return;
   }
@@ -40,7 +25,9 @@ void Router::start_fence_round() {
   stats_.fences.add();
   process_.on_every_worker(
       index_,
-      [](Router& router, std::function<void()> finished) { router.fence_lanes(std::move(finished)); },
+      [](Router& router, std::function<void()> finished) {
+        router.fence_lanes(std::move(finished));
+      },
       [this] { end_fence_round(); });
 }
 

@@ -1,6 +1,6 @@
-// Fills. One flight per key and shape: whoever asks meanwhile waits for the same reply, if the rules
-// let it (coherence::may_join, and its own order: a flight that was sent before the session's last
-// outstanding request would answer with something older than that request's reply).
+// Fills. One flight per key and shape: whoever asks meanwhile waits for the same reply, if the
+// rules let it (coherence::may_join, and its own order: a flight that was sent before the session's
+// last outstanding request would answer with something older than that request's reply).
 #include <algorithm>
 #include <charconv>
 
@@ -20,7 +20,8 @@ uint64_t bucket_hash(const L1Key& key) {
 
 Flight* Router::find_flight(const L1Key& key) {
   const uint64_t bucket = bucket_hash(key);
-  for (Flight* f = flight_buckets_[bucket & (flight_buckets_.size() - 1)]; f != nullptr; f = f->next)
+  for (Flight* f = flight_buckets_[bucket & (flight_buckets_.size() - 1)]; f != nullptr;
+       f = f->next)
     if (f->bucket == bucket && f->lane->proof.space == key.space && f->command == key.command &&
         f->key == key.key && f->variant == key.variant)
       return f;
@@ -109,13 +110,12 @@ void Router::on_flight_reply(Connection&, Pending& pending, Bytes bytes, bool la
   Flight& flight = *static_cast<Flight*>(pending.flight);
   Lane& lane = *flight.lane;
   if (flight.whole) {
-    flight.whole = flight.reply.size() + bytes.size() <= process_.config.limits.upstream_reply_bytes &&
-                   flight.reply.size() + bytes.size() <=
-                       std::max(process_.config.l1.value_bytes_max, rule_value_max_) + 64;
-    if (flight.whole)
-      flight.reply.append(bytes);
-    else
-      flight.reply.clear();
+    flight.whole =
+        flight.reply.size() + bytes.size() <= process_.config.limits.upstream_reply_bytes &&
+        flight.reply.size() + bytes.size() <=
+            std::max(process_.config.l1.value_bytes_max, rule_value_max_) + 64;
+    if (flight.whole) flight.reply.append(bytes);
+    else flight.reply.clear();
   }
   unlink_flight(flight);  // from the first piece on: who joined now would miss it
   bool converted = false;
@@ -142,10 +142,11 @@ void Flight::on_reply(Connection&, Bytes reply_to_pttl, Bytes) {
 }
 
 void Router::finish_flight(Flight& flight, Bytes pttl) {
-  const bool error = flight.reply.empty() || flight.reply.data()[0] == '-' || flight.reply.data()[0] == '!';
-  if (!flight.whole)
-    stats_.limit_l1_value_hit.add();
-  else if (error || !keep(flight.l1_key(), flight.start, *flight.lane, flight.reply.readable(), pttl))
+  const bool error =
+      flight.reply.empty() || flight.reply.data()[0] == '-' || flight.reply.data()[0] == '!';
+  if (!flight.whole) stats_.limit_l1_value_hit.add();
+  else if (error ||
+           !keep(flight.l1_key(), flight.start, *flight.lane, flight.reply.readable(), pttl))
     stats_.l1_fills_discarded.add();
   release_flight(flight);
 }
@@ -156,15 +157,14 @@ void Router::release_flight(Flight& flight) {
   flight.waiters.clear();
   stats_.flights.subtract();
   const bool small = flight.key.capacity() + flight.variant.capacity() <= 1024;
-  if (small && free_flights_.size() < kFreeFlightsMax)
-    free_flights_.push_back(&flight);
-  else
-    delete &flight;
+  if (small && free_flights_.size() < kFreeFlightsMax) free_flights_.push_back(&flight);
+  else delete &flight;
 }
 
-// Stores what a read brought, if the rules allow it. `pttl_reply` is PTTL's, or empty if it was lost.
-bool Router::keep(const L1Key& key, const coherence::FillStart& start, const Lane& lane, Bytes reply,
-                  Bytes pttl_reply) {
+// Stores what a read brought, if the rules allow it. `pttl_reply` is PTTL's, or empty if it was
+// lost.
+bool Router::keep(const L1Key& key, const coherence::FillStart& start, const Lane& lane,
+                  Bytes reply, Bytes pttl_reply) {
   if (pttl_reply.size() < 4 || pttl_reply[0] != ':') return false;
   int64_t pttl = 0;
   std::from_chars(pttl_reply.data() + 1, pttl_reply.data() + pttl_reply.size(), pttl);

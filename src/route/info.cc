@@ -1,8 +1,8 @@
 // INFO and NEARCACHE: what this process says about itself.
 //
-// Counters are kept per worker and added up when asked. INFO goes to the upstream and comes back with
-// our section behind its own; `INFO nearcached` alone is answered here, also while the upstream is
-// away.
+// Counters are kept per worker and added up when asked. INFO goes to the upstream and comes back
+// with our section behind its own; `INFO nearcached` alone is answered here, also while the
+// upstream is away.
 #include <algorithm>
 #include <cstdio>
 
@@ -79,10 +79,11 @@ std::string Router::info_section() const {
   line("version", NEARCACHED_VERSION);
   line("uptime_s", std::to_string((now - process_.started_ns) / 1'000'000'000));
   line("workers", std::to_string(process_.stats.size()));
-#define X(name)                                            \
-  line(#name, std::to_string(sum(&Stats::name)));          \
-  if (Bytes(#name) == "l1_misses")                         \
-    line("l1_hit_ratio", ratio(sum(&Stats::l1_hits), sum(&Stats::l1_hits) + sum(&Stats::l1_misses)));
+#define X(name)                                   \
+  line(#name, std::to_string(sum(&Stats::name))); \
+  if (Bytes(#name) == "l1_misses")                \
+    line("l1_hit_ratio",                          \
+         ratio(sum(&Stats::l1_hits), sum(&Stats::l1_hits) + sum(&Stats::l1_misses)));
   NEARCACHED_COUNTERS(X)
 #undef X
   line("limit_clients_hit", std::to_string(process_.clients_refused.load()));
@@ -108,11 +109,11 @@ Session::Outcome Router::info(Session& session, const Request& request, const Co
     session.reply(out.readable());
     return Outcome::done;
   }
-  const bool ours = sections.empty() ||
-                    std::any_of(sections.begin(), sections.end(), [](Bytes section) {
-                      return equals_upper(section, "NEARCACHED") || equals_upper(section, "ALL") ||
-                             equals_upper(section, "DEFAULT") || equals_upper(section, "EVERYTHING");
-                    });
+  const bool ours =
+      sections.empty() || std::any_of(sections.begin(), sections.end(), [](Bytes section) {
+        return equals_upper(section, "NEARCACHED") || equals_upper(section, "ALL") ||
+               equals_upper(section, "DEFAULT") || equals_upper(section, "EVERYTHING");
+      });
   if (session.pin != nullptr) {
     if (session.outstanding()) return Outcome::later;
   } else if (!ours) {
@@ -148,21 +149,24 @@ void Router::inspect(Bytes key, std::string& text) {
     const Lane* lane = nullptr;
     for (const auto& candidate : lanes_)
       if (candidate->proof.space == entry.space) lane = candidate.get();
-    const char* state = lane == nullptr                                        ? "dead (its link's epoch is over)"
-                        : !coherence::stamp_holds(entry.stamp, stamp)          ? "dead (invalidated)"
-                        : entry.expires_ms <= now_ms                           ? "expired"
-                        : lane->proof.master_ns + max_staleness_ns_ <= now_ns_ ? "held back (link not proven)"
-                                                                               : "cached";
-    text += "worker=" + std::to_string(index_) + " command=" + std::string(command_name(entry.command)) +
-            " state=" + state;
+    const char* state = lane == nullptr ? "dead (its link's epoch is over)"
+                        : !coherence::stamp_holds(entry.stamp, stamp) ? "dead (invalidated)"
+                        : entry.expires_ms <= now_ms                  ? "expired"
+                        : lane->proof.master_ns + max_staleness_ns_ <= now_ns_
+                            ? "held back (link not proven)"
+                            : "cached";
+    text += "worker=" + std::to_string(index_) +
+            " command=" + std::string(command_name(entry.command)) + " state=" + state;
     if (lane != nullptr)
       text += " db=" + std::to_string(lane->database) +
               " user=" + (lane->identity->user.empty() ? "default" : lane->identity->user);
-    text += " bytes=" + std::to_string(entry.bytes) + " reply_bytes=" + std::to_string(entry.reply_bytes) +
-            " accesses=" + std::to_string(entry.accesses) +
-            " age_ms=" + std::to_string(now_ms - std::min(now_ms, entry.filled_ms)) + " expires_in_ms=" +
-            std::to_string(entry.expires_ms - std::min(entry.expires_ms, now_ms)) +
-            (entry.negative ? " negative=1" : "") + "\n";
+    text +=
+        " bytes=" + std::to_string(entry.bytes) +
+        " reply_bytes=" + std::to_string(entry.reply_bytes) +
+        " accesses=" + std::to_string(entry.accesses) +
+        " age_ms=" + std::to_string(now_ms - std::min(now_ms, entry.filled_ms)) +
+        " expires_in_ms=" + std::to_string(entry.expires_ms - std::min(entry.expires_ms, now_ms)) +
+        (entry.negative ? " negative=1" : "") + "\n";
   });
 }
 
@@ -172,7 +176,8 @@ std::string Router::verdict_on(Bytes key) const {
   if (!process_.config.l1.enabled) return "not cached: L1 is off (l1.enabled)";
   if (rule != nullptr && !rule->cache) return "not cached: rule '" + rule->keys + "' says bypass";
   if (!main_lane_->connection->up())
-    return "not cached: the upstream is down (" + std::string(main_lane_->connection->down_reason()) + ")";
+    return "not cached: the upstream is down (" +
+           std::string(main_lane_->connection->down_reason()) + ")";
   if (!main_lane_->proof.tracking) return "not cached: the upstream does not push invalidations";
   if (!StampTable::settled(process_.stamps.load(hash_key(key, process_.hash_seed))))
     return "not cached now: a write to it is under way";

@@ -1,9 +1,9 @@
 // Links: lanes and their proofs, what comes in over them, and what becomes of it.
 //
 // An invalidation bumps the key's stamp, which every worker sees; a null (FLUSHALL) or a lost link
-// gives the lane a new space, which makes everything filled through it unreachable at once. ROLE, sent
-// every coherence.heartbeat, proves two things with one reply: that the link was alive when it was
-// sent, with all earlier invalidations applied, and that the other end is still the primary.
+// gives the lane a new space, which makes everything filled through it unreachable at once. ROLE,
+// sent every coherence.heartbeat, proves two things with one reply: that the link was alive when it
+// was sent, with all earlier invalidations applied, and that the other end is still the primary.
 #include <algorithm>
 #include <charconv>
 
@@ -47,7 +47,8 @@ Bytes refusal_for_client(Bytes refusal) {
   return refusal.starts_with("-NOAUTH") ? Bytes("-NOAUTH Authentication required.\r\n") : refusal;
 }
 
-Connection::Options Router::connection_options(const Identity& identity, uint32_t database, int resp) {
+Connection::Options Router::connection_options(const Identity& identity, uint32_t database,
+                                               int resp) {
   const Config& config = process_.config;
   Connection::Options options;
   options.address = config.upstream.parsed.address;
@@ -69,11 +70,13 @@ Connection::Options Router::connection_options(const Identity& identity, uint32_
 void Router::start() {
   main_lane_ = lane_for(default_identity_, static_cast<uint32_t>(default_database()), 3);
   tick_timer_ = std::make_unique<Timer>(loop_, [this] { tick(); });
-  const uint64_t period_ms = std::clamp<uint64_t>(process_.config.coherence.heartbeat_ms / 2, 5, 100);
+  const uint64_t period_ms =
+      std::clamp<uint64_t>(process_.config.coherence.heartbeat_ms / 2, 5, 100);
   tick_timer_->start(period_ms, period_ms);
 }
 
-Lane* Router::lane_for(const std::shared_ptr<const Identity>& identity, uint32_t database, int resp) {
+Lane* Router::lane_for(const std::shared_ptr<const Identity>& identity, uint32_t database,
+                       int resp) {
   for (const auto& lane : lanes_)
     if (lane->database == database && lane->resp == resp && *lane->identity == *identity)
       return lane.get();
@@ -155,15 +158,17 @@ void Router::on_up(Connection& connection) {
   lane.proof.master_ns = 0;
   lane.heartbeat_pending = false;
   if (&lane == main_lane_) {
-    const char* why = !process_.config.l1.enabled                              ? "L1 is off"
-                      : process_.config.coherence.mode == CoherenceMode::off   ? "coherence.mode is off"
-                      : connection.resp() != 3                                 ? "the server has no RESP3"
-                      : !in_order && connection.tracking() ? "the server's pushes are unreliable before 6.2.7"
-                      : !tracking                          ? "the server refuses CLIENT TRACKING"
-                                                           : "coherence mode resp3";
+    const char* why =
+        !process_.config.l1.enabled                            ? "L1 is off"
+        : process_.config.coherence.mode == CoherenceMode::off ? "coherence.mode is off"
+        : connection.resp() != 3                               ? "the server has no RESP3"
+        : !in_order && connection.tracking() ? "the server's pushes are unreliable before 6.2.7"
+        : !tracking                          ? "the server refuses CLIENT TRACKING"
+                                             : "coherence mode resp3";
     if (index_ == 0)
       log::info("upstream {} is up, Redis {}: {}", connection.options().address.to_string(),
-                connection.server_version().empty() ? "(unknown)" : connection.server_version(), why);
+                connection.server_version().empty() ? "(unknown)" : connection.server_version(),
+                why);
     if (index_ == 0) load_command_table(lane);
   }
   if (tracking) heartbeat(lane);
@@ -201,23 +206,25 @@ void Router::heartbeat(Lane& lane) {
   if (lane.heartbeat_pending || !lane.connection->up()) return;
   lane.heartbeat_pending = true;
   const uint64_t sent_ns = now_ns();
-  lane.connection->send({"ROLE"}, ReplyTask::pending(
-      [this, &lane, sent_ns](Bytes reply, Bytes failure) {
-        lane.heartbeat_pending = false;
-        if (!failure.empty()) return;
-        if (reply.starts_with("*3\r\n$6\r\nmaster\r\n")) {
-          lane.proof.master_ns = sent_ns;
-          lane.proof.link_ns = std::max(lane.proof.link_ns, sent_ns);
-          return;
-        }
-        lane.proof.master_ns = 0;
-        renew_space(lane);
-        static log::EverySecond limiter;
-        limiter.message(LogLevel::warn, "no hits as user '{}': ROLE does not say master but {}",
-                        lane.identity->user.empty() ? "default" : lane.identity->user,
-                        reply.substr(0, 60));
-      },
-      sent_ns));
+  lane.connection->send(
+      {"ROLE"}, ReplyTask::pending(
+                    [this, &lane, sent_ns](Bytes reply, Bytes failure) {
+                      lane.heartbeat_pending = false;
+                      if (!failure.empty()) return;
+                      if (reply.starts_with("*3\r\n$6\r\nmaster\r\n")) {
+                        lane.proof.master_ns = sent_ns;
+                        lane.proof.link_ns = std::max(lane.proof.link_ns, sent_ns);
+                        return;
+                      }
+                      lane.proof.master_ns = 0;
+                      renew_space(lane);
+                      static log::EverySecond limiter;
+                      limiter.message(LogLevel::warn,
+                                      "no hits as user '{}': ROLE does not say master but {}",
+                                      lane.identity->user.empty() ? "default" : lane.identity->user,
+                                      reply.substr(0, 60));
+                    },
+                    sent_ns));
 }
 
 void Router::renew_space(Lane& lane) {
@@ -249,8 +256,7 @@ void Router::tick() {
       close_lane(lane);
   }
   for (size_t i = pins_.size(); i-- > 0;)
-    if (pins_[i]->idle && now_ns_ > pins_[i]->idle_since_ns + idle_ns)
-      close_pin(*pins_[i]);
+    if (pins_[i]->idle && now_ns_ > pins_[i]->idle_since_ns + idle_ns) close_pin(*pins_[i]);
   if (draining_) drain_sessions();
   if (config.limits.client_idle_s > 0 && ticks_ % 16 == 0) {
     for (Place& place : sessions_) {
@@ -276,8 +282,8 @@ void Router::on_push(Connection& connection, Bytes push) {
   invalidate(lane_of(connection), push);
 }
 
-// >2 $10 invalidate, then *n of keys, or a null: everything. Delimited, so well-formed as RESP; what
-// it says is still looked at with care.
+// >2 $10 invalidate, then *n of keys, or a null: everything. Delimited, so well-formed as RESP;
+// what it says is still looked at with care.
 void Router::invalidate(Lane& lane, Bytes push) {
   constexpr Bytes kHead = ">2\r\n$10\r\ninvalidate\r\n";
   if (push.substr(0, kHead.size()) != kHead || mutation::no_push) return;
@@ -332,7 +338,7 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
   } else {
     session->deliver(pending.slot, bytes, last);
   }
-  if (pending.fence && last) await_fence(pending.session, pending.slot, bytes);
+  if (pending.fence && last) await_fence(pending.session, pending.slot);
 }
 
 void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, bool sent) {
@@ -342,15 +348,15 @@ void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, boo
   if (pending.kind == Pending::Kind::ignore) return;
   stats_.upstream_errors.add();
   std::string error = sent ? "-ERR upstream connection lost (" : "-ERR upstream unreachable (";
-  error.append(reason).append(sent && !pending.read_only ? "); the command may have been executed\r\n"
-                                                         : ")\r\n");
+  error.append(reason).append(
+      sent && !pending.read_only ? "); the command may have been executed\r\n" : ")\r\n");
   if (!connection.refusal().empty()) error = refusal_for_client(connection.refusal());
-  if (pending.kind == Pending::Kind::whole)
-    return pending.handler->on_reply(connection, {}, error);
+  if (pending.kind == Pending::Kind::whole) return pending.handler->on_reply(connection, {}, error);
   const auto answer = [&](SessionRef ref, uint32_t slot) {
     Session* session = find(ref);
     if (session == nullptr) return;
-    if (pending.begun) return session->close();  // a part of the reply is out: it cannot be taken back
+    if (pending.begun)
+      return session->close();  // a part of the reply is out: it cannot be taken back
     session->deliver(slot, error, true);
   };
   if (pending.kind == Pending::Kind::stream) {
@@ -364,7 +370,8 @@ void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, boo
   }
   if (link.kind == Link::Kind::pin) {
     if (pending.event == static_cast<uint8_t>(PinEvent::sentinel)) return;
-    if (pending.event == static_cast<uint8_t>(PinEvent::unblock)) --static_cast<Pin&>(link).blocking;
+    if (pending.event == static_cast<uint8_t>(PinEvent::unblock))
+      --static_cast<Pin&>(link).blocking;
   }
   answer(pending.session, pending.slot);
   if (pending.fence)
@@ -375,20 +382,22 @@ void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, boo
 // Modules' commands and those of newer servers: their keys and flags, from the server itself.
 void Router::load_command_table(Lane& lane) {
   table_loaded_ns_ = now_ns_;
-  lane.connection->send({"COMMAND"}, ReplyTask::pending(
-      [this](Bytes reply, Bytes failure) {
-        if (!failure.empty() || reply.empty() || reply[0] != '*') return;
-        auto table = CommandTable::extended(reply);
-        if (!table.ok()) {
-          log::warn("COMMAND: {}; going on with the built-in table", table.error().detail);
-          return;
-        }
-        for (unsigned i = 0; i < process_.routers.size(); ++i) {
-          Router* router = process_.routers[i];
-          process_.post(i, [router, shared = table.value()] { router->set_table(shared); });
-        }
-      },
-      now_ns_));
+  lane.connection->send(
+      {"COMMAND"},
+      ReplyTask::pending(
+          [this](Bytes reply, Bytes failure) {
+            if (!failure.empty() || reply.empty() || reply[0] != '*') return;
+            auto table = CommandTable::extended(reply);
+            if (!table.ok()) {
+              log::warn("COMMAND: {}; going on with the built-in table", table.error().detail);
+              return;
+            }
+            for (unsigned i = 0; i < process_.routers.size(); ++i) {
+              Router* router = process_.routers[i];
+              process_.post(i, [router, shared = table.value()] { router->set_table(shared); });
+            }
+          },
+          now_ns_));
 }
 
 }  // namespace nearcached

@@ -3,9 +3,9 @@
 // All keys in L1: answered at once, which is one moment of the lane's stream. Otherwise only the
 // missing keys are asked for, and when their reply is here the others are looked up again, at that
 // same place of the stream: L1 then holds exactly what the server held when it answered (every
-// invalidation from before it has been applied). If one of them has gone meanwhile, the whole MGET is
-// asked. A partly served MGET keeps its session's later requests back, because they would be answered
-// at an earlier place than a second asking. Values are shared with GET.
+// invalidation from before it has been applied). If one of them has gone meanwhile, the whole MGET
+// is asked. A partly served MGET keeps its session's later requests back, because they would be
+// answered at an earlier place than a second asking. Values are shared with GET.
 #include <charconv>
 
 #include "nearcached/base/hash.h"
@@ -46,16 +46,14 @@ struct MgetFlight final : ReplyHandler {
     bool asked = false;
     bool fillable = false;
     coherence::FillStart start;
-    std::string value;      ///< the element as it came; empty: none
+    std::string value;  ///< the element as it came; empty: none
     void on_reply(Connection&, Bytes reply, Bytes) override { owner->on_pttl(*this, reply); }
   };
 
   MgetFlight(Router& r, Lane& l, size_t n) : router(r), lane(l), keys(n) {}
   void on_reply(Connection& connection, Bytes reply, Bytes failure) override {
-    if (failure.empty())
-      router.on_mget_reply(connection, *this, reply);
-    else
-      router.finish_mget(*this, failure);
+    if (failure.empty()) router.on_mget_reply(connection, *this, reply);
+    else router.finish_mget(*this, failure);
     done();
   }
   void on_pttl(Key& key, Bytes reply) {
@@ -63,8 +61,7 @@ struct MgetFlight final : ReplyHandler {
       const L1Key l1_key{key.hash, key.start.space, router.get_command_->id, key.name, {}};
       // A nil that is not a missing key is a key of another type: GET would answer an error.
       const bool gone = reply == ":-2\r\n";
-      if ((key.value[0] != '$' && !gone) ||
-          !router.keep(l1_key, key.start, lane, key.value, reply))
+      if ((key.value[0] != '$' && !gone) || !router.keep(l1_key, key.start, lane, key.value, reply))
         router.stats_.l1_fills_discarded.add();
     }
     done();

@@ -1,7 +1,7 @@
 // Pinned sessions: whatever needs a connection of its own in the server gets one, speaking the
-// client's own protocol, so that replies pass through untouched. The state is followed only as far as
-// it takes to know when it ends; then the session goes back to its lane and the connection into a
-// small pool.
+// client's own protocol, so that replies pass through untouched. The state is followed only as far
+// as it takes to know when it ends; then the session goes back to its lane and the connection into
+// a small pool.
 //
 // SUBSCRIBE and its kin answer with any number of messages. Behind each goes a PING with a nonce of
 // ours (the sentinel): what comes before its reply belongs to the request or is a message, and its
@@ -40,14 +40,15 @@ bool is_sentinel_reply(Bytes reply) {
 }
 
 bool is_pubsub_message(Bytes reply) {
-  for (const Bytes head : {Bytes("*3\r\n$7\r\nmessage\r\n"), Bytes("*4\r\n$8\r\npmessage\r\n"),
-                           Bytes("*3\r\n$8\r\nsmessage\r\n"), Bytes("*3\r\n$12\r\nsunsubscribe\r\n")})
+  for (const Bytes head :
+       {Bytes("*3\r\n$7\r\nmessage\r\n"), Bytes("*4\r\n$8\r\npmessage\r\n"),
+        Bytes("*3\r\n$8\r\nsmessage\r\n"), Bytes("*3\r\n$12\r\nsunsubscribe\r\n")})
     if (reply.starts_with(head)) return true;
   return false;
 }
 
-// What MULTI queues takes effect at EXEC, unseen: what would change the connection itself is not let
-// in. (SELECT is, and followed: clients use it there.)
+// What MULTI queues takes effect at EXEC, unseen: what would change the connection itself is not
+// let in. (SELECT is, and followed: clients use it there.)
 bool may_be_queued(const Command* command) {
   if (command == nullptr) return true;
   switch (command->route) {
@@ -64,7 +65,8 @@ bool may_be_queued(const Command* command) {
 }
 
 bool redirects(std::span<const Bytes> args) {
-  return std::any_of(args.begin(), args.end(), [](Bytes arg) { return equals_upper(arg, "REDIRECT"); });
+  return std::any_of(args.begin(), args.end(),
+                     [](Bytes arg) { return equals_upper(arg, "REDIRECT"); });
 }
 
 constexpr uint64_t kTableReloadNs = 10'000'000'000;
@@ -114,17 +116,15 @@ bool Router::acquire_pin(Session& session) {
 }
 
 void Router::close_pin(Pin& pin) {
-  if (pin.idle)
-    stats_.private_connections_idle.subtract();
-  else
-    stats_.pinned_sessions.subtract();
+  if (pin.idle) stats_.private_connections_idle.subtract();
+  else stats_.pinned_sessions.subtract();
   if (Session* session = find(pin.session)) {
     session->pin = nullptr;
     session->gives_up_on_eof = false;
   }
   pin.session = {};
-  const auto at =
-      std::find_if(pins_.begin(), pins_.end(), [&](const auto& other) { return other.get() == &pin; });
+  const auto at = std::find_if(pins_.begin(), pins_.end(),
+                               [&](const auto& other) { return other.get() == &pin; });
   NC_CHECK(at != pins_.end());
   const std::unique_ptr<Pin> dying = std::move(*at);
   pins_.erase(at);
@@ -167,14 +167,15 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
   maybe_unpin(session);
   const Route kind = command == nullptr ? Route::lane : command->route;
   if (session.pin == nullptr) {
-    const bool needs_pin = kind == Route::multi || kind == Route::watch || kind == Route::subscribe ||
-                           kind == Route::monitor || kind == Route::pinned_state ||
-                           kind == Route::client || command == nullptr ||
-                           (kind == Route::blocking && may_block(*command, request.args));
+    const bool needs_pin =
+        kind == Route::multi || kind == Route::watch || kind == Route::subscribe ||
+        kind == Route::monitor || kind == Route::pinned_state || kind == Route::client ||
+        command == nullptr || (kind == Route::blocking && may_block(*command, request.args));
     if (!needs_pin) return route(session, request, *command);
     if (session.outstanding()) return Outcome::later;
     if (!acquire_pin(session)) {
-      session.reply("-ERR nearcached has no private connection to spare (limits.private_connections)\r\n");
+      session.reply(
+          "-ERR nearcached has no private connection to spare (limits.private_connections)\r\n");
       return Outcome::done;
     }
   }
@@ -195,7 +196,8 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
     refuse(session, command->name);
     return Outcome::done;
   }
-  if (kind == Route::reset || kind == Route::quit) return connection_command(session, request, *command);
+  if (kind == Route::reset || kind == Route::quit)
+    return connection_command(session, request, *command);
   // A RESP2 client that subscribes may hardly do anything: that is the server's to refuse.
   const bool restricted = session.resp == 2 && pin.subscribed();
   const bool local = !pin.multi && !restricted;
@@ -209,7 +211,8 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
   }
   // One at a time: its reply decides how the following requests are to be understood.
   const bool changes_session = kind == Route::hello || kind == Route::auth ||
-                               kind == Route::select || kind == Route::monitor;
+                               kind == Route::select || kind == Route::monitor ||
+                               (kind == Route::subscribe && session.resp == 2);
   if (changes_session && session.outstanding()) return Outcome::later;
   if (!can_send(session, pin, wire_of(request).size())) return Outcome::done;
   pin.changing = changes_session && !pin.multi;
@@ -218,7 +221,8 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
 }
 
 // Remembers what the queued commands will write, for EXEC.
-void Router::queue_transaction(Session& session, const Command* command, std::span<const Bytes> args) {
+void Router::queue_transaction(Session& session, const Command* command,
+                               std::span<const Bytes> args) {
   Pin& pin = *session.pin;
   const uint32_t place = pin.queued++;
   if (command == nullptr) {
@@ -230,7 +234,8 @@ void Router::queue_transaction(Session& session, const Command* command, std::sp
   const Effect effect = effect_of(*command, args);
   if (effect == Effect::none) return;
   if (effect == Effect::everything) pin.writes_everything = true;
-  if (effect == Effect::unknown && !process_.config.coherence.trust_script_keys) pin.writes_unknown = true;
+  if (effect == Effect::unknown && !process_.config.coherence.trust_script_keys)
+    pin.writes_unknown = true;
   keys_.clear();
   if (!extract_keys(*command, args, keys_)) pin.writes_unknown = true;
   for (const KeyRef& key : keys_)
@@ -240,6 +245,31 @@ void Router::queue_transaction(Session& session, const Command* command, std::sp
     pin.writes.clear();
     pin.writes_everything = true;
   }
+}
+
+// EXEC or DISCARD: the queued writes begin now, all at once. If we refused one of its commands, the
+// server knows nothing of that and is told to DISCARD.
+PinEvent Router::end_transaction(Pin& pin, Pending& pending, bool exec, Bytes& wire) {
+  const bool abort = exec && pin.poisoned;
+  if (abort) wire = "*1\r\n$7\r\nDISCARD\r\n";
+  if (exec && !abort) {
+    pending.read_only = false;
+    pending.fence = pin.writes_unknown;
+    pin.changing = !pin.selects.empty();
+    if (pin.writes_everything) process_.stamps.begin_write_all();
+    for (const uint64_t hash : pin.writes) process_.stamps.begin_write(hash);
+    if (pin.writes_everything || !pin.writes.empty()) {
+      pending.writes = std::make_unique<WriteMarks>();
+      pending.writes->hashes = std::move(pin.writes);
+      pending.writes->all = pin.writes_everything;
+    }
+  } else {
+    pin.selects.clear();
+  }
+  pin.writes.clear();
+  pin.writes_unknown = pin.writes_everything = pin.multi = pin.watch = pin.poisoned = false;
+  pin.queued = 0;
+  return abort ? PinEvent::exec_aborted : PinEvent::exec;
 }
 
 void Router::forward_pinned(Session& session, const Request& request, const Command* command) {
@@ -263,33 +293,16 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
   const bool queued = pin.multi && kind != Route::exec && kind != Route::discard &&
                       kind != Route::multi && kind != Route::watch;
   if (queued && (command == nullptr || valid)) queue_transaction(session, command, args);
-  if (queued) pending.fence = false;  // nothing has run yet: EXEC's fence is the one that counts
+  // Queued or refused, nothing runs now: EXEC's own fence is the one that counts.
+  if (queued || (session.resp == 2 && pin.subscribed())) pending.fence = false;
   switch (queued ? Route::lane : kind) {
     case Route::multi: pin.multi = true; break;
     case Route::watch:
       if (!pin.multi) pin.watch = true;
       break;
     case Route::unwatch: pin.watch = false; break;
-    case Route::discard: [[fallthrough]];
-    case Route::exec:
-      event = kind == Route::exec && pin.poisoned ? PinEvent::exec_aborted : PinEvent::exec;
-      if (event == PinEvent::exec_aborted) wire = "*1\r\n$7\r\nDISCARD\r\n";
-      if (kind == Route::exec && !pin.poisoned) {
-        pending.fence = pin.writes_unknown;
-        if (pin.writes_everything) process_.stamps.begin_write_all();
-        for (const uint64_t hash : pin.writes) process_.stamps.begin_write(hash);
-        if (pin.writes_everything || !pin.writes.empty()) {
-          pending.writes = std::make_unique<WriteMarks>();
-          pending.writes->hashes = std::move(pin.writes);
-          pending.writes->all = pin.writes_everything;
-        }
-      }
-      if (event == PinEvent::exec_aborted || kind == Route::discard) pin.selects.clear();
-      pending.read_only = false;
-      pin.writes.clear();
-      pin.writes_unknown = pin.writes_everything = pin.multi = pin.watch = pin.poisoned = false;
-      pin.queued = 0;
-      break;
+    case Route::discard:
+    case Route::exec: event = end_transaction(pin, pending, kind == Route::exec, wire); break;
     case Route::blocking:
       if (!may_block(*command, args)) break;
       // WAIT counts from its own connection's last command: one PING puts that behind our writes.
@@ -322,7 +335,8 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
       if (args.size() < 3) break;
       [[fallthrough]];
     case Route::pinned_state:
-      event = args.size() > 2 && equals_upper(args[2], "OFF") ? PinEvent::sticky_off : PinEvent::sticky;
+      event =
+          args.size() > 2 && equals_upper(args[2], "OFF") ? PinEvent::sticky_off : PinEvent::sticky;
       if (event == PinEvent::sticky) ++pin.sticky_pending;
       pin.reusable = false;
       break;
@@ -342,8 +356,8 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
   }
 }
 
-// HELLO and AUTH on a private connection are the server's to judge; what they will mean if it agrees
-// is kept until it has.
+// HELLO and AUTH on a private connection are the server's to judge; what they will mean if it
+// agrees is kept until it has.
 void Router::note_credentials(Pin& pin, const Session& session, std::span<const Bytes> args) {
   pin.reusable = false;
   pin.new_identity = nullptr;
@@ -354,7 +368,8 @@ void Router::note_credentials(Pin& pin, const Session& session, std::span<const 
         Identity{std::string(user), std::string(password), true, with_user});
   };
   if (equals_upper(args[0], "AUTH")) {
-    pin.new_identity = args.size() == 3 ? identity(args[1], args[2], true) : identity({}, args[1], false);
+    pin.new_identity =
+        args.size() == 3 ? identity(args[1], args[2], true) : identity({}, args[1], false);
     return;
   }
   if (args.size() > 1) pin.new_resp = args[1] == "3" ? 3 : 2;
@@ -444,6 +459,7 @@ void Router::on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes by
   const auto event = static_cast<PinEvent>(pending.event);
   if (event == PinEvent::sentinel) {
     --pin.sentinels;
+    pin.changing = false;
     if (!pin.subscribed()) pin.connection->set_wants_whole(false);
     session->deliver(pending.slot, {}, true);
     return maybe_unpin(*session);
@@ -457,7 +473,10 @@ void Router::on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes by
     bytes = "-EXECABORT Transaction discarded because of previous errors.\r\n";
   session->deliver(pending.slot, bytes, last);
   if (!last || session->closing()) return;
-  if (pending.fence) await_fence(pending.session, pending.slot, bytes);
+  // Only of a command we do not know is it certain that this very error came before anything ran.
+  if (pending.fence && event == PinEvent::sticky && bytes.starts_with("-ERR unknown command"))
+    session->release(pending.slot);
+  else if (pending.fence) await_fence(pending.session, pending.slot);
   maybe_unpin(*session);
 }
 
@@ -481,10 +500,8 @@ void Router::count_channels(Pin& pin, Bytes message) {
   if (count_at == Bytes::npos) return;
   uint64_t count = 0;
   std::from_chars(message.data() + count_at + 3, message.data() + message.size(), count);
-  if (kind == "ssubscribe" || kind == "sunsubscribe")
-    pin.shard_channels = count;
-  else
-    pin.channels = count;
+  if (kind == "ssubscribe" || kind == "sunsubscribe") pin.shard_channels = count;
+  else pin.channels = count;
 }
 
 }  // namespace nearcached

@@ -1,9 +1,9 @@
-// The request path. In order: find the command; refuse what is refused; hand connection state to its
-// own code; look in L1; join or start a flight; else pass the request to the lane as it came.
+// The request path. In order: find the command; refuse what is refused; hand connection state to
+// its own code; look in L1; join or start a flight; else pass the request to the lane as it came.
 //
 // Two things keep a session's replies in the order of its requests and never older than what it has
-// seen. All its outstanding requests are on one connection at a time (must_wait), whose replies come
-// in order; and a hit is served only when none are outstanding (coherence::may_serve).
+// seen. All its outstanding requests are on one connection at a time (must_wait), whose replies
+// come in order; and a hit is served only when none are outstanding (coherence::may_serve).
 #include "route/router.h"
 
 #include <sys/socket.h>
@@ -39,7 +39,8 @@ Router::Router(Process& process, Loop& loop, unsigned index)
     : process_(process),
       loop_(loop),
       index_(index),
-      l1_(process.config.l1.enabled ? process.config.l1.memory_bytes / process.config.server.threads : 0,
+      l1_(process.config.l1.enabled ? process.config.l1.memory_bytes / process.config.server.threads
+                                    : 0,
           process.config.l1.entries_max / process.config.server.threads,
           [this](uint64_t hash, uint32_t space, uint64_t stamp) {
             for (const auto& lane : lanes_)
@@ -68,9 +69,9 @@ void Router::set_table(std::shared_ptr<const CommandTable> table) {
   const auto names = [&](const std::vector<std::string>& list, bool value) {
     for (const std::string& name : list)
       for (const Command& command : table_->commands())
-        if (command.name == name || (command.name.size() > name.size() &&
-                                     command.name.compare(0, name.size(), name) == 0 &&
-                                     command.name[name.size()] == '|'))
+        if (command.name == name ||
+            (command.name.size() > name.size() && command.name.compare(0, name.size(), name) == 0 &&
+             command.name[name.size()] == '|'))
           refused_[command.id] = value;
   };
   names(process_.config.security.refuse, true);
@@ -148,7 +149,8 @@ void Router::on_limit(uint8_t which) {
   }
 }
 
-// What waits is handled until nothing waits: a flush can let a session go on, which can produce more.
+// What waits is handled until nothing waits: a flush can let a session go on, which can produce
+// more.
 void Router::turn_end() {
   while (!resumable_.empty() || !dirty_.empty() || !unflushed_.empty()) {
     std::vector<SessionRef> refs;
@@ -185,14 +187,14 @@ void Router::refuse(Session& session, Bytes name) {
 
 Session::Outcome Router::on_request(Session& session, const Request& request) {
   const Command* command = table_->find(request.args);
-  const Outcome outcome = command != nullptr ? route(session, request, *command)
-                                             : route_unknown(session, request);
+  const Outcome outcome =
+      command != nullptr ? route(session, request, *command) : route_unknown(session, request);
   if (outcome == Outcome::done) stats_.commands_processed.add();
   return outcome;
 }
 
-// Not in the table: renamed, a module's that was loaded since, or nothing at all. The server will know;
-// what it may do to a connection we do not, so it gets a private one.
+// Not in the table: renamed, a module's that was loaded since, or nothing at all. The server will
+// know; what it may do to a connection we do not, so it gets a private one.
 Session::Outcome Router::route_unknown(Session& session, const Request& request) {
   const Bytes name = request.args[0];
   // HTTP aimed at a Redis port is an attack on whoever can be made to send it: Redis hangs up too.
@@ -266,14 +268,16 @@ bool Router::epochs_settled() {
 bool Router::serves_hits(const Session& session, const Lane& lane) const {
   coherence::SessionView view = session.view;
   view.replies_pending = session.outstanding();
-  if (session.last_connection != nullptr && session.last_connection != &lane) view.floor_ns = now_ns_;
+  if (session.last_connection != nullptr && session.last_connection != &lane)
+    view.floor_ns = now_ns_;
   return coherence::may_serve(lane.proof, view, now_ns_, max_staleness_ns_);
 }
 
 Session::Outcome Router::read_through(Session& session, const Request& request,
                                       const Command& command) {
   const Cache cache = cache_of(command, request.args);
-  if (cache == Cache::never || !session.lane->proof.tracking) return relay(session, request, &command);
+  if (cache == Cache::never || !session.lane->proof.tracking)
+    return relay(session, request, &command);
   if (cache == Cache::mget) return mget(session, request, command);
   size_t name_bytes = 0;
   for (const Bytes arg : request.args) name_bytes += arg.size() + sizeof(uint32_t);
@@ -311,7 +315,8 @@ bool Router::serve(Session& session, const L1Key& key, Resp2Rule rule) {
 }
 
 void Router::write_hit(Session& session, const L1Hit& hit, Resp2Rule rule) {
-  if (session.outstanding()) return session.reply(hit.reply);  // only with the order rule switched off
+  if (session.outstanding())
+    return session.reply(hit.reply);  // only with the order rule switched off
   Buffer& out = session.direct_out();
   if (session.resp == 3 || hit.plain) {
     out.append(hit.reply);

@@ -2,9 +2,9 @@
 // connection. Owns the worker's lanes, pins, flights, sessions and L1.
 //
 // Thread: its worker's; other workers are reached only through Process (stamps) and Peers (tasks).
-// The files: router.cc requests and hits, fill.cc flights, mget.cc, lanes.cc links and invalidation,
-// pinned.cc private connections, connection_commands.cc HELLO, AUTH, SELECT, client_command.cc,
-// info.cc INFO and NEARCACHE, fence.cc.
+// The files: router.cc requests and hits, fill.cc flights, mget.cc, lanes.cc links and
+// invalidation, pinned.cc private connections, connection_commands.cc HELLO, AUTH, SELECT,
+// client_command.cc, info.cc INFO and NEARCACHE, fence.cc.
 #pragma once
 #include <atomic>
 #include <functional>
@@ -36,12 +36,14 @@ struct Process {
   std::atomic<uint64_t> clients{0};
   std::atomic<uint64_t> clients_refused{0};  ///< limits.clients was hit
   std::atomic<uint64_t> pins{0};
-  std::vector<const Stats*> stats;          ///< of every worker; fixed before the workers start
-  std::vector<Router*> routers;             ///< likewise
-  std::vector<Mailbox*> mailboxes;          ///< likewise
+  std::vector<const Stats*> stats;  ///< of every worker; fixed before the workers start
+  std::vector<Router*> routers;     ///< likewise
+  std::vector<Mailbox*> mailboxes;  ///< likewise
 
   /// Runs `task` on the worker's thread; dropped if that worker has stopped.
-  bool post(unsigned worker, Mailbox::Task task) { return mailboxes[worker]->post(std::move(task)); }
+  bool post(unsigned worker, Mailbox::Task task) {
+    return mailboxes[worker]->post(std::move(task));
+  }
   /// Runs `each` on every worker; when all have called `finished`, runs `done` on `origin`.
   /// A worker that has stopped counts as finished.
   using Each = std::function<void(Router& router, std::function<void()> finished)>;
@@ -74,7 +76,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   void set_table(std::shared_ptr<const CommandTable> table);
   /// Drops everything held (NEARCACHE FLUSH …): the process-wide stamp has been bumped.
   void renew_spaces();
-  /// PINGs every lane that feeds L1; `finished` when all invalidations sent so far have been applied.
+  /// PINGs every lane that feeds L1; `finished` when all invalidations sent so far have been
+  /// applied.
   void fence_lanes(std::function<void()> finished);
 
   // For commands that speak about clients or keys of every worker.
@@ -173,6 +176,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void maybe_unpin(Session& session);
   bool adopt_lane(Session& session);
   void unpin(Session& session, bool reuse);
+  PinEvent end_transaction(Pin& pin, Pending& pending, bool exec, Bytes& wire);
   void queue_transaction(Session& session, const Command* command, std::span<const Bytes> args);
   void close_pin(Pin& pin);
 
@@ -208,7 +212,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void refresh_gauges();
 
   // fence.cc
-  void await_fence(SessionRef session, ReplyQueue::Slot slot, Bytes reply);
+  void await_fence(SessionRef session, ReplyQueue::Slot slot);
   void start_fence_round();
   void end_fence_round();
 
@@ -217,14 +221,14 @@ class Router final : public Session::Owner, public Connection::Owner {
   const unsigned index_;
   Stats stats_;
   std::shared_ptr<const CommandTable> table_;
-  std::vector<bool> refused_;              ///< by Command::id
+  std::vector<bool> refused_;  ///< by Command::id
   const Command* get_command_ = nullptr;
   L1Table l1_;
   uint64_t now_ns_ = 0;
   uint64_t table_loaded_ns_ = 0;
   uint64_t max_staleness_ns_;
-  uint64_t rule_value_max_ = 0;            ///< the largest value_max of any rule
-  uint64_t seen_all_ = 0;                  ///< the process-wide stamp the spaces were made under
+  uint64_t rule_value_max_ = 0;  ///< the largest value_max of any rule
+  uint64_t seen_all_ = 0;        ///< the process-wide stamp the spaces were made under
   uint32_t next_space_ = 1;
 
   std::shared_ptr<const Identity> default_identity_;

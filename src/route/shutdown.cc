@@ -1,6 +1,6 @@
 // The end of a worker, in two steps. Drain: no new connections; every session goes on being served
-// and is closed when it has been quiet for a tick and owes nothing, so that what its client had sent
-// by then has been read and answered. Shutdown: everything is closed at once.
+// and is closed when it has been quiet for a tick and owes nothing, so that what its client had
+// sent by then has been read and answered. Shutdown: everything is closed at once.
 #include "nearcached/base/check.h"
 #include "route/flight.h"
 #include "route/router.h"

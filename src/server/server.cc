@@ -31,7 +31,8 @@ uint64_t stamp_slots(const Config& config) {
   return config.l1.enabled ? config.l1.memory_bytes / 128 : 1024;
 }
 
-// Every client can need a connection of its own upstream: ask for as many descriptors as we may have.
+// Every client can need a connection of its own upstream: ask for as many descriptors as we may
+// have.
 void raise_descriptor_limit(const Config& config) {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
@@ -46,8 +47,7 @@ void raise_descriptor_limit(const Config& config) {
 
 }  // namespace
 
-Worker::Worker(Process& process, unsigned index)
-    : mailbox_(loop_), router_(process, loop_, index) {
+Worker::Worker(Process& process, unsigned index) : mailbox_(loop_), router_(process, loop_, index) {
   loop_.on_turn_end([this] { router_.turn_end(); });
 }
 
@@ -84,8 +84,8 @@ Result<void> Server::run() {
   std::signal(SIGPIPE, SIG_IGN);
   raise_descriptor_limit(config_);
   for (const Address& address : config_.server.listen) {
-    listeners_.push_back(std::make_unique<Listener>(
-        loop_, [this](int fd, bool is_unix) { accept(fd, is_unix); }));
+    listeners_.push_back(
+        std::make_unique<Listener>(loop_, [this](int fd, bool is_unix) { accept(fd, is_unix); }));
     const Result<void> listening = listeners_.back()->listen(address, config_.server.backlog);
     if (!listening) return listening;
   }
@@ -100,7 +100,8 @@ Result<void> Server::run() {
     signals_.push_back(std::make_unique<Signal>(loop_, number, [this] { stop(); }));
   for (const Address& address : config_.server.listen)
     log::info("nearcached {} serves {} with {} workers, upstream {}", NEARCACHED_VERSION,
-              address.to_string(), config_.server.threads, config_.upstream.parsed.address.to_string());
+              address.to_string(), config_.server.threads,
+              config_.upstream.parsed.address.to_string());
   loop_.run();
   for (const auto& worker : workers_) worker->join();
   log::info("stopped");

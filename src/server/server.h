@@ -1,7 +1,7 @@
 // Server: the whole process: listeners and signals on the main loop, one Worker per thread.
 //
-// Start: workers' loops and routers, then their threads, then the listeners (so that what is accepted
-// finds a worker). Stop: listeners, drain, then the workers' routers, mailboxes and loops.
+// Start: workers' loops and routers, then their threads, then the listeners (so that what is
+// accepted finds a worker). Stop: listeners, drain, then the workers' routers, mailboxes and loops.
 #pragma once
 #include <memory>
 #include <thread>

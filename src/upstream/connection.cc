@@ -1,9 +1,9 @@
 // The life of a link: waiting → connecting → introducing → up → (lost) waiting …
 //
 // Why requests that were written are failed rather than sent again: the server may have executed
-// them. Those still unwritten are certain not to have been, and go out on the next link. out_ always
-// begins at a request boundary, because a partial write moves the rest into the stream; so an entry
-// is unwritten exactly if its bytes are still in out_.
+// them. Those still unwritten are certain not to have been, and go out on the next link. out_
+// always begins at a request boundary, because a partial write moves the rest into the stream; so
+// an entry is unwritten exactly if its bytes are still in out_.
 #include "upstream/connection.h"
 
 #include <algorithm>
@@ -186,8 +186,9 @@ void Connection::on_read(Bytes bytes) {
 bool Connection::take_reply(Bytes piece, bool last) {
   const bool push = reply_type_ == '>' && resp_ == 3;
   Pending* front = front_pending();
-  const bool whole = state_ == State::introducing || push || wants_whole_ ||
-                     (front != nullptr && (front->kind == Pending::Kind::whole || front->event != 0));
+  const bool whole =
+      state_ == State::introducing || push || wants_whole_ ||
+      (front != nullptr && (front->kind == Pending::Kind::whole || front->event != 0));
   if (whole && !(last && whole_.empty())) {
     if (whole_.size() + piece.size() > options_.reply_bytes_max) {
       down_reason_ = "a reply is longer than limits.upstream_reply";

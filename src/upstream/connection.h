@@ -5,9 +5,8 @@
 // that one is gone, the reply is dropped in its turn and nothing else moves.
 // The connection keeps itself alive: it connects, introduces itself (AUTH, HELLO, SELECT, CLIENT
 // TRACKING), and after a loss connects again with jittered backoff, unless `Options::once`.
-// What is lost with a link fails; what was not yet written is kept for the next one until its time is
-// over.
-// Thread: its loop's. Lifetime: close(), then destroyed after Owner::on_closed.
+// What is lost with a link fails; what was not yet written is kept for the next one until its time
+// is over. Thread: its loop's. Lifetime: close(), then destroyed after Owner::on_closed.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -56,24 +55,24 @@ struct WriteMarks {
 
 struct Pending {
   enum class Kind : uint8_t {
-    relay,    ///< the reply goes to `session`'s `slot`, converted by `rule` if `convert`
-    ignore,   ///< the reply is dropped
-    stream,   ///< the reply is handed in pieces to `flight`
-    whole,    ///< the whole reply goes to `handler`
+    relay,   ///< the reply goes to `session`'s `slot`, converted by `rule` if `convert`
+    ignore,  ///< the reply is dropped
+    stream,  ///< the reply is handed in pieces to `flight`
+    whole,   ///< the whole reply goes to `handler`
   };
   Kind kind = Kind::ignore;
   Resp2Rule rule = Resp2Rule::null_bulk;
   bool convert = false;
   bool read_only = false;
-  bool no_timeout = false;    ///< may block for as long as it likes
-  bool fence = false;         ///< acknowledged only after every lane's invalidations are through
-  bool one_write = false;     ///< `write_hash` is in flight
-  bool begun = false;         ///< a part of the reply has been handed on
-  uint8_t event = 0;          ///< what it means to a pinned session (lane.h, PinEvent): handed on whole
+  bool no_timeout = false;  ///< may block for as long as it likes
+  bool fence = false;       ///< acknowledged only after every lane's invalidations are through
+  bool one_write = false;   ///< `write_hash` is in flight
+  bool begun = false;       ///< a part of the reply has been handed on
+  uint8_t event = 0;  ///< what it means to a pinned session (lane.h, PinEvent): handed on whole
   uint32_t slot = 0;
   SessionRef session;
   uint64_t sent_ns = 0;
-  uint64_t stream_end = 0;    ///< offset in the outgoing stream behind its last byte
+  uint64_t stream_end = 0;  ///< offset in the outgoing stream behind its last byte
   uint64_t write_hash = 0;
   std::unique_ptr<WriteMarks> writes;
   union {
@@ -110,12 +109,12 @@ class Connection final : public Stream::Handler {
     uint32_t database = 0;
     int resp = 3;
     bool tracking = false;
-    bool once = false;         ///< no reconnection: a loss is for the owner to deal with
+    bool once = false;  ///< no reconnection: a loss is for the owner to deal with
     std::string client_name;
     uint64_t connect_timeout_ms, timeout_ms, reconnect_min_ms, reconnect_max_ms;
     uint64_t queue_bytes_max, reply_bytes_max;
     unsigned keepalive_s = 0;
-    unsigned attempt = 0;      ///< which of the host's addresses to begin with
+    unsigned attempt = 0;  ///< which of the host's addresses to begin with
   };
   enum class State : uint8_t { connecting, introducing, up, waiting, closing };
 
@@ -143,17 +142,17 @@ class Connection final : public Stream::Handler {
   bool up() const { return state_ == State::up; }
   const Options& options() const { return options_; }
   size_t pending() const { return pending_.size(); }
-  unsigned attempt() const { return options_.attempt; }   ///< the address that is being used
+  unsigned attempt() const { return options_.attempt; }  ///< the address that is being used
   Pending& last_pending() { return pending_.back(); }
   Pending* front_pending() { return pending_.empty() ? nullptr : &pending_.front(); }
-  uint64_t sequence() const { return sequence_; }   ///< of the last request appended
+  uint64_t sequence() const { return sequence_; }  ///< of the last request appended
   bool tracking() const { return tracking_; }
-  int resp() const { return resp_; }                ///< what the server really speaks on it
+  int resp() const { return resp_; }  ///< what the server really speaks on it
   const std::string& server_version() const { return server_version_; }
   /// The server's whole RESP3 reply to HELLO 3; empty if it speaks RESP2 only.
   const std::string& hello_reply() const { return hello_reply_; }
   uint64_t upstream_id() const { return upstream_id_; }
-  Bytes refusal() const { return refusal_; }        ///< the last introduction's error, or empty
+  Bytes refusal() const { return refusal_; }  ///< the last introduction's error, or empty
   Bytes down_reason() const { return down_reason_; }
   uint64_t last_read_ns() const { return progress_ns_; }
   void set_wants_whole(bool value) { wants_whole_ = value; }
@@ -187,9 +186,9 @@ class Connection final : public Stream::Handler {
   ReplyScanner scanner_;
   Buffer out_;
   Buffer introduction_;
-  uint64_t appended_ = 0;      ///< bytes ever appended to out_
+  uint64_t appended_ = 0;  ///< bytes ever appended to out_
   RingQueue<Pending> pending_;
-  Buffer whole_;               ///< the beginning of a reply that must be complete to be used
+  Buffer whole_;  ///< the beginning of a reply that must be complete to be used
   char reply_type_ = 0;
   bool reply_begun_ = false;
   bool wants_whole_ = false;
@@ -200,7 +199,7 @@ class Connection final : public Stream::Handler {
   uint8_t introduction_step_ = 0;
   std::vector<uint8_t> introduction_steps_;
   uint64_t sequence_ = 0;
-  uint64_t progress_ns_ = 0;   ///< last time bytes came in, or the link came up
+  uint64_t progress_ns_ = 0;  ///< last time bytes came in, or the link came up
   uint64_t connect_started_ns_ = 0;
   uint64_t backoff_ms_ = 0;
   uint64_t upstream_id_ = 0;

@@ -1,9 +1,9 @@
 // Lane and Pin: what a Connection is used for.
 //
 // A Lane is a worker's multiplexed connection for one (identity, database, protocol); all sessions
-// that act as that identity share it. Over RESP3 with tracking it also feeds L1, under `proof.space`.
-// A Pin is a private connection for one session whose state lives in the server (MULTI, SUBSCRIBE,
-// BLPOP …); idle ones are kept for the next session that needs one.
+// that act as that identity share it. Over RESP3 with tracking it also feeds L1, under
+// `proof.space`. A Pin is a private connection for one session whose state lives in the server
+// (MULTI, SUBSCRIBE, BLPOP …); idle ones are kept for the next session that needs one.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -22,8 +22,8 @@ struct Link {
   virtual ~Link() = default;
   const Kind kind;
   std::unique_ptr<Connection> connection;
-  Resp2Converter converter;    ///< of the reply in progress
-  bool converting = false;     ///< it has begun
+  Resp2Converter converter;  ///< of the reply in progress
+  bool converting = false;   ///< it has begun
 };
 
 struct Lane final : Link {
@@ -41,25 +41,37 @@ struct Lane final : Link {
 };
 
 /// What a reply on a pinned connection changes (Pending::event).
-enum class PinEvent : uint8_t { none, exec, exec_aborted, select, auth, hello, monitor, sentinel, unblock, sticky, sticky_off };
+enum class PinEvent : uint8_t {
+  none,
+  exec,
+  exec_aborted,
+  select,
+  auth,
+  hello,
+  monitor,
+  sentinel,
+  unblock,
+  sticky,
+  sticky_off
+};
 
 struct Pin final : Link {
   Pin() : Link(Kind::pin) {}
   SessionRef session;
-  bool idle = false;           ///< in the pool: nobody's
+  bool idle = false;  ///< in the pool: nobody's
   std::shared_ptr<const Identity> identity;
   uint64_t idle_since_ns = 0;
   bool multi = false;
   bool watch = false;
   bool monitor = false;
-  bool sticky = false;         ///< state we do not model: stays until RESET or the end
-  uint32_t sticky_pending = 0; ///< outstanding requests for such state
-  bool reusable = true;        ///< nothing was changed that another session would notice
-  bool poisoned = false;       ///< a command was refused inside MULTI: EXEC must abort
-  bool changing = false;       ///< a request is out whose reply decides how the next is understood
-  uint32_t blocking = 0;       ///< outstanding requests that may block
-  uint32_t sentinels = 0;      ///< outstanding ends of SUBSCRIBE-like requests
-  uint64_t channels = 0;       ///< subscribed channels and patterns
+  bool sticky = false;          ///< state we do not model: stays until RESET or the end
+  uint32_t sticky_pending = 0;  ///< outstanding requests for such state
+  bool reusable = true;         ///< nothing was changed that another session would notice
+  bool poisoned = false;        ///< a command was refused inside MULTI: EXEC must abort
+  bool changing = false;        ///< a request is out whose reply decides how the next is understood
+  uint32_t blocking = 0;        ///< outstanding requests that may block
+  uint32_t sentinels = 0;       ///< outstanding ends of SUBSCRIBE-like requests
+  uint64_t channels = 0;        ///< subscribed channels and patterns
   uint64_t shard_channels = 0;
   // The transaction being queued.
   std::vector<uint64_t> writes;
@@ -69,7 +81,7 @@ struct Pin final : Link {
     uint32_t place;
     int64_t database;
   };
-  uint32_t queued = 0;         ///< commands in it
+  uint32_t queued = 0;  ///< commands in it
   std::vector<QueuedSelect> selects;
   // Arguments of the one request whose reply changes the session (barrier: never two at once).
   int64_t new_database = -1;
@@ -78,8 +90,8 @@ struct Pin final : Link {
   std::string new_name;
 
   bool has_state() const {
-    return multi || watch || monitor || sticky || sticky_pending > 0 || blocking > 0 || sentinels > 0 || channels > 0 ||
-           shard_channels > 0;
+    return multi || watch || monitor || sticky || sticky_pending > 0 || blocking > 0 ||
+           sentinels > 0 || channels > 0 || shard_channels > 0;
   }
   bool subscribed() const { return channels > 0 || shard_channels > 0 || sentinels > 0; }
 };

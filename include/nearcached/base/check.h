@@ -3,10 +3,10 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define NC_CHECK(condition)                                                             \
-  do {                                                                                  \
-    if (!(condition)) [[unlikely]] {                                                    \
+#define NC_CHECK(condition)                                                              \
+  do {                                                                                   \
+    if (!(condition)) [[unlikely]] {                                                     \
       std::fprintf(stderr, "%s:%d: CHECK failed: %s\n", __FILE__, __LINE__, #condition); \
-      std::abort();                                                                     \
-    }                                                                                   \
+      std::abort();                                                                      \
+    }                                                                                    \
   } while (0)

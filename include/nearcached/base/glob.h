@@ -1,4 +1,5 @@
-// Redis's glob (util.c stringmatchlen): * ? [set] [^set] [a-z] and \ to quote. Bytes, not characters.
+// Redis's glob (util.c stringmatchlen): * ? [set] [^set] [a-z] and \ to quote. Bytes, not
+// characters.
 #pragma once
 #include "nearcached/base/bytes.h"
 

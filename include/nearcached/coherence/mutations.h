@@ -14,15 +14,15 @@ namespace nearcached::mutation {
 #define NEARCACHED_SWITCH(name) inline constexpr bool name = false
 #endif
 
-NEARCACHED_SWITCH(no_stamp_check);   ///< serve and store whatever the stamp says
-NEARCACHED_SWITCH(no_in_flight);     ///< fill and serve while a write is under way
-NEARCACHED_SWITCH(no_join_rule);     ///< join a flight from before a write
-NEARCACHED_SWITCH(no_order_rule);    ///< serve a hit ahead of earlier requests' replies
-NEARCACHED_SWITCH(no_ttl_clamp);     ///< ignore PTTL
-NEARCACHED_SWITCH(no_watermark);     ///< serve however old the link's last proof is
-NEARCACHED_SWITCH(no_push);          ///< ignore the server's invalidations
-NEARCACHED_SWITCH(no_epoch);         ///< keep what was filled over a link that was lost
-NEARCACHED_SWITCH(no_fence);         ///< acknowledge a script without waiting for its invalidations
+NEARCACHED_SWITCH(no_stamp_check);  ///< serve and store whatever the stamp says
+NEARCACHED_SWITCH(no_in_flight);    ///< fill and serve while a write is under way
+NEARCACHED_SWITCH(no_join_rule);    ///< join a flight from before a write
+NEARCACHED_SWITCH(no_order_rule);   ///< serve a hit ahead of earlier requests' replies
+NEARCACHED_SWITCH(no_ttl_clamp);    ///< ignore PTTL
+NEARCACHED_SWITCH(no_watermark);    ///< serve however old the link's last proof is
+NEARCACHED_SWITCH(no_push);         ///< ignore the server's invalidations
+NEARCACHED_SWITCH(no_epoch);        ///< keep what was filled over a link that was lost
+NEARCACHED_SWITCH(no_fence);        ///< acknowledge a script without waiting for its invalidations
 
 #undef NEARCACHED_SWITCH
 

@@ -1,6 +1,6 @@
-// The rules of coherence as pure functions: when a hit may be served, when a read may join another's
-// flight, whether what a flight brought may be kept. No clock, no sockets: time is an argument, so
-// that a simulator can run them as they are.
+// The rules of coherence as pure functions: when a hit may be served, when a read may join
+// another's flight, whether what a flight brought may be kept. No clock, no sockets: time is an
+// argument, so that a simulator can run them as they are.
 #pragma once
 #include <cstdint>
 
@@ -10,16 +10,16 @@ namespace nearcached::coherence {
 
 /// What one lane (one tracked connection) has proven. Times are monotonic nanoseconds.
 struct LaneProof {
-  uint32_t space = 0;          ///< the life of what was filled through it; renewed by every epoch bump
-  bool tracking = false;       ///< the server pushes to it
-  uint64_t master_ns = 0;      ///< when the last ROLE was sent that said "master"
-  uint64_t link_ns = 0;        ///< when the last request was sent that has been answered
+  uint32_t space = 0;      ///< the life of what was filled through it; renewed by every epoch bump
+  bool tracking = false;   ///< the server pushes to it
+  uint64_t master_ns = 0;  ///< when the last ROLE was sent that said "master"
+  uint64_t link_ns = 0;    ///< when the last request was sent that has been answered
 };
 
 /// What a session demands beyond that.
 struct SessionView {
-  uint64_t floor_ns = 0;       ///< it has seen another connection's replies up to this time
-  bool replies_pending = false;///< earlier requests of its own are not answered yet
+  uint64_t floor_ns = 0;         ///< it has seen another connection's replies up to this time
+  bool replies_pending = false;  ///< earlier requests of its own are not answered yet
 };
 
 /// May anything be served from L1 to this session over this lane now?
@@ -39,9 +39,9 @@ struct FillStart {
   uint64_t sent_ns = 0;
 };
 
-/// May a read that starts now share the reply of a flight that is under way? Not if a write began or
-/// ended since the flight started: the write may be acknowledged while the flight still brings the
-/// old value (G1).
+/// May a read that starts now share the reply of a flight that is under way? Not if a write began
+/// or ended since the flight started: the write may be acknowledged while the flight still brings
+/// the old value (G1).
 bool may_join(const FillStart& flight, uint64_t stamp_now, uint32_t space_now);
 
 /// May a read that starts now be the start of a fill at all? Not while a write is under way.
@@ -54,7 +54,7 @@ struct FillTtls {
 struct Verdict {
   bool store = false;
   bool negative = false;
-  uint64_t expires_ms = 0;     ///< monotonic ms
+  uint64_t expires_ms = 0;  ///< monotonic ms
 };
 
 /// May the reply be kept, and until when? `pttl` is PTTL's answer from behind the read on the same

@@ -145,7 +145,8 @@ TEST_CASE("a queue with nothing outstanding and nothing to write owns no memory"
 
 TEST_CASE("a message out of band goes behind every complete reply, held or not", "[replies]") {
   ReplyQueue queue;
-  const auto first = queue.reserve(false), second = queue.reserve(false), third = queue.reserve(false);
+  const auto first = queue.reserve(false), second = queue.reserve(false),
+             third = queue.reserve(false);
   queue.out_of_band("0>");
   queue.hold(second);
   queue.deliver(second, "b", true);
