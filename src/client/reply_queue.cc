@@ -34,6 +34,16 @@ void ReplyQueue::deliver(Slot slot, Bytes bytes, bool last) {
   }
 }
 
+void ReplyQueue::out_of_band(Bytes bytes) {
+  for (size_t place = slots_.size(); place-- > 0;) {
+    if (!slots_[place].complete) continue;
+    slots_[place].bytes.append(bytes);
+    waiting_bytes_ += bytes.size();
+    return;
+  }
+  out_.append(bytes);
+}
+
 void ReplyQueue::hold(Slot slot) {
   const Slot place = slot - first_;
   NC_CHECK(place < slots_.size());

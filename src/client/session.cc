@@ -14,6 +14,9 @@ namespace {
 // is not cut into single reads), then the socket's own buffer is the limit.
 constexpr size_t kStandingInputBytes = 256 * 1024;
 
+// A buffer that grows beyond this costs more in copies and fresh pages than one more write.
+constexpr size_t kEagerFlushBytes = 64 * 1024;
+
 RequestLimits limits_of(const Config& config) {
   RequestLimits limits;
   limits.args_max = config.limits.request_args;
@@ -48,7 +51,7 @@ std::span<char> Session::read_space() {
 
 void Session::on_read(Bytes bytes) {
   active_ns = owner_.now_ns();
-  if (finishing_) return;  // what comes after QUIT is not read, as in Redis
+  if (finishing_ || fin_sent_ns_ > 0) return;  // what comes after QUIT is not read, as in Redis
   if (in_.empty()) {
     const size_t consumed = process(bytes);
     if (closing()) return;
@@ -108,7 +111,7 @@ bool Session::must_pause() {
   if (replies_.outstanding() >= config_.limits.client_inflight) {
     if (!paused_) owner_.on_limit(inflight_paused);
     paused_ = true;
-  } else if (output_bytes() > config_.limits.client_output_pause_bytes) {
+  } else if (output_bytes() > std::min<uint64_t>(kEagerFlushBytes, config_.limits.client_output_pause_bytes)) {
     // What has been answered may go out now: that the socket takes it is the usual case.
     if (!stream_.flush(replies_.out())) {
       paused_ = true;  // broken: the stream's error callback or the next flush closes
@@ -128,12 +131,10 @@ void Session::settle() {
     stream_.stop_reading();
   else if (!eof_ && !stream_.reading())
     stream_.start_reading();
+  if (eof_ && gives_up_on_eof) return close();
   const bool done = replies_.empty() && output_bytes() == 0;
   if (!done || still) return;
-  if (finishing_ || eof_)
-    close();
-  else if (draining_ && in_.empty())
-    close();
+  if (finishing_ || eof_) close();
 }
 
 void Session::resume() {
@@ -149,7 +150,7 @@ void Session::resume() {
 }
 
 void Session::wake() {
-  if ((!waiting_ && !paused_ && !eof_ && !finishing_ && !draining_) || resumable_ || closing()) return;
+  if ((!waiting_ && !paused_ && !eof_ && !finishing_) || resumable_ || closing()) return;
   resumable_ = true;
   owner_.on_resumable(*this);
 }
@@ -223,15 +224,23 @@ void Session::close_when_done() {
   mark_dirty();
 }
 
-void Session::drain() {
-  draining_ = true;
-  wake();
+void Session::drain(uint64_t quiet_ns, uint64_t linger_ns) {
+  const uint64_t now_ns = owner_.now_ns();
+  if (fin_sent_ns_ > 0) {
+    if (now_ns > fin_sent_ns_ + linger_ns) close();
+    return;
+  }
+  if (gives_up_on_eof) return close();  // it waits for somebody else, perhaps for ever
+  const bool owes = !replies_.empty() || output_bytes() > 0 || waiting_ || paused_;
+  if (owes || now_ns < active_ns + quiet_ns) return;
+  fin_sent_ns_ = now_ns;
+  stream_.shutdown_write();
 }
 
 void Session::close() {
   if (closing()) return;
+  stream_.close();  // first: what the owner lets go of may answer or close this session again
   owner_.on_closing(*this);
-  stream_.close();
 }
 
 void Session::on_closed(Stream&) { owner_.on_closed(*this); }

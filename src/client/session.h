@@ -50,8 +50,10 @@ class Session final : private Stream::Handler {
   void close();
   /// No more requests are taken; closes once every reply is out.
   void close_when_done();
-  /// Closes as soon as nothing is outstanding and no request is half read (SIGTERM).
-  void drain();
+  /// SIGTERM, called at every tick until it is closed: once it has been quiet for `quiet_ns` and owes
+  /// nothing, sends FIN, and closes when the client does or after `linger_ns` more. A close without
+  /// that could overtake replies (RST) that the client has not read yet.
+  void drain(uint64_t quiet_ns, uint64_t linger_ns);
   void flush();
   void resume();
   /// Tries again later what answered Outcome::later.
@@ -127,7 +129,7 @@ class Session final : private Stream::Handler {
   bool paused_ = false;       ///< too much outstanding or unread by the client
   bool eof_ = false;
   bool finishing_ = false;    ///< close_when_done
-  bool draining_ = false;
+  uint64_t fin_sent_ns_ = 0;  ///< drained: only the client's end is awaited
   bool processing_ = false;
   bool partial_ = false;      ///< in_ begins with a request that is not complete
 };

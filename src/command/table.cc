@@ -76,14 +76,6 @@ Command make_command(const CommandRow& row) {
   return command;
 }
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
-
-bool equals_lower(Bytes text, Bytes lower_text) {
-  for (size_t i = 0; i < text.size(); ++i)
-    if (lower(text[i]) != lower_text[i]) return false;
-  return true;
-}
-
 constexpr uint64_t kMultiplier = 0x9E3779B97F4A7C15ull;
 
 template <typename Word>
@@ -202,7 +194,7 @@ const Command* CommandTable::lookup(Bytes name, const Bytes* subcommand) const {
   for (uint64_t i = hash_name(name, subcommand) & mask_; buckets_[i] != 0; i = (i + 1) & mask_) {
     const Command& command = commands_[buckets_[i] - 1u];
     const Bytes stored = command.name;
-    if (stored.size() != size || !equals_lower(name, stored)) continue;
+    if (stored.size() != size || !equals_lower(name, stored.substr(0, name.size()))) continue;
     if (subcommand == nullptr) {
       if (stored.find('|') == Bytes::npos) return &command;
     } else if (stored[name.size()] == '|' &&

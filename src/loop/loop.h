@@ -109,8 +109,9 @@ class Stream {
 
   /// Takes over an accepted socket. False: it is broken (and closed by the caller).
   bool open(int fd, bool is_unix, unsigned keepalive_s);
-  /// Starts connecting; the end is on_connected(). For a host name, resolves it anew each time.
-  void connect(const Address& address, unsigned keepalive_s);
+  /// Starts connecting; the end is on_connected(). A host name is resolved anew each time, and attempt
+  /// number n goes to its n-th address (localhost can be ::1 where Redis listens on 127.0.0.1 only).
+  void connect(const Address& address, unsigned attempt, unsigned keepalive_s);
   void start_reading();
   void stop_reading();
   bool reading() const { return reading_; }
@@ -148,6 +149,7 @@ class Stream {
   bool shutdown_ = false;
   unsigned keepalive_s_ = 0;
   uint16_t port_ = 0;
+  unsigned attempt_ = 0;
   Buffer rest_;            ///< owned by the write under way
   uv_write_t write_;
   uv_connect_t connect_;

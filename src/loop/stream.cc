@@ -4,6 +4,7 @@
 // goes through uv_write, whose buffer is moved in (never copied) and belongs to it until it is done.
 // Reading: into the loop's one buffer, unless the owner offers room of its own for a big value.
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -57,7 +58,8 @@ bool Stream::open(int fd, bool is_unix, unsigned keepalive_s) {
   return true;
 }
 
-void Stream::connect(const Address& address, unsigned keepalive_s) {
+void Stream::connect(const Address& address, unsigned attempt, unsigned keepalive_s) {
+  attempt_ = attempt;
   keepalive_s_ = keepalive_s;
   connect_.data = this;
   if (!address.unix_path.empty()) {
@@ -97,6 +99,9 @@ void Stream::connect(const Address& address, unsigned keepalive_s) {
 void Stream::resolved(int status, addrinfo* result) {
   if (closing_) return;
   if (status != 0) return handler_.on_connected(status);
+  unsigned addresses = 0;
+  for (const addrinfo* at = result; at != nullptr; at = at->ai_next) ++addresses;
+  for (unsigned skip = attempt_ % addresses; skip > 0; --skip) result = result->ai_next;
   sockaddr_storage target{};
   std::memcpy(&target, result->ai_addr, result->ai_addrlen);
   if (target.ss_family == AF_INET6)
@@ -222,6 +227,7 @@ std::string Stream::local_name() const {
 struct Listener::Handle {
   uv_poll_t poll;
   int fd;
+  int spare;  ///< given up for a moment when descriptors run out, to tell a client so by closing
   Listener* owner;
   bool is_unix;
 };
@@ -268,13 +274,20 @@ Result<void> Listener::listen(const Address& address, unsigned backlog) {
     return Error{"cannot listen on " + address.to_string() + ": " + std::strerror(code)};
   }
   if (is_unix) unix_path_ = address.unix_path;
-  handle_ = new Handle{{}, fd, this, is_unix};
+  handle_ = new Handle{{}, fd, ::open("/dev/null", O_RDONLY | O_CLOEXEC), this, is_unix};
   uv_poll_init(loop_.raw(), &handle_->poll, fd);
   handle_->poll.data = handle_;
   uv_poll_start(&handle_->poll, UV_READABLE, [](uv_poll_t* poll, int, int) {
     auto* handle = static_cast<Handle*>(poll->data);
     for (int i = 0; i < 64; ++i) {
       const int client = accept4(handle->fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      if (client < 0 && (errno == EMFILE || errno == ENFILE)) {
+        // Left in the queue it would wake the loop for ever.
+        ::close(handle->spare);
+        ::close(accept4(handle->fd, nullptr, nullptr, SOCK_CLOEXEC));
+        handle->spare = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+        return;
+      }
       if (client < 0) return;
       handle->owner->on_accept_(client, handle->is_unix);
     }
@@ -286,6 +299,7 @@ void Listener::close() {
   if (handle_ == nullptr) return;
   uv_poll_stop(&handle_->poll);
   ::close(handle_->fd);
+  ::close(handle_->spare);
   if (!unix_path_.empty()) unlink(unix_path_.c_str());
   uv_close(reinterpret_cast<uv_handle_t*>(&handle_->poll),
            [](uv_handle_t* handle) { delete static_cast<Handle*>(handle->data); });

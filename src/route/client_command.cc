@@ -134,11 +134,31 @@ uint64_t Router::kill_clients(const std::function<bool(const Session&)>& wanted,
   return killed;
 }
 
-// Answers `slot` when every worker has added its part to a text or a number.
-void Router::gather(Session& session, std::function<void(Router&, std::string& part)> each,
-                    std::function<std::string(const std::vector<std::string>& parts)> answer) {
+// Answers when every worker has added its part to a text or a number, if the server grants the
+// session's user what `probe` asks for: a harmless request of the same right, whose answer is not
+// looked at unless it denies that right.
+void Router::gather(Session& session, std::initializer_list<Bytes> probe, Each each, Answer answer) {
   const SessionRef ref = session.ref;
   const ReplyQueue::Slot slot = session.reserve();
+  Connection& connection = *session.lane->connection;
+  if (!connection.up()) {
+    // Nobody can say. Those who never authenticated have the rights of the proxy itself.
+    if (!session.authenticated) return gather_parts(ref, slot, std::move(each), std::move(answer));
+    return session.deliver(slot, kUnreachable, true);
+  }
+  connection.send(probe, ReplyTask::pending(
+                             [this, ref, slot, each = std::move(each), answer = std::move(answer)](
+                                 Bytes reply, Bytes failure) {
+                               const bool denied = reply.starts_with("-NOPERM") ||
+                                                   reply.starts_with("-NOAUTH") || !failure.empty();
+                               if (!denied) return gather_parts(ref, slot, each, answer);
+                               if (Session* waiting = find(ref))
+                                 waiting->deliver(slot, failure.empty() ? reply : failure, true);
+                             },
+                             now_ns_));
+}
+
+void Router::gather_parts(SessionRef ref, ReplyQueue::Slot slot, Each each, Answer answer) {
   auto parts = std::make_shared<std::vector<std::string>>(process_.routers.size());
   process_.on_every_worker(
       index_,
@@ -193,7 +213,7 @@ Session::Outcome Router::client_kill(Session& session, std::span<const Bytes> ar
   }
   const uint64_t self = session.id;
   gather(
-      session,
+      session, {"CLIENT", "KILL", "ID", "0"},
       [filter, self](Router& router, std::string& part) {
         part = std::to_string(router.kill_clients(
             [&](const Session& other) {
@@ -301,7 +321,7 @@ Session::Outcome Router::client_list_command(Session& session, std::span<const B
     return Outcome::done;
   }
   gather(
-      session,
+      session, {"CLIENT", "LIST", "ID", "0"},
       [filter](Router& router, std::string& part) {
         part = router.client_list([&](const Session& other) { return filter.matches(other); });
       },
@@ -327,7 +347,7 @@ Session::Outcome Router::client_unblock(Session& session, std::span<const Bytes>
     return Outcome::done;
   }
   gather(
-      session,
+      session, {"CLIENT", "UNBLOCK", "0"},
       [id, error](Router& router, std::string& part) { part = router.unblock_client(id, error) ? "1" : ""; },
       [](const std::vector<std::string>& parts) -> std::string {
         for (const std::string& part : parts)

@@ -41,6 +41,14 @@ Session::Outcome Router::connection_command(Session& session, const Request& req
   }
 }
 
+// Until last_connection is set again, whatever follows waits. What the session has seen over another
+// connection than its lane counts when it comes back.
+void Router::leave(Session& session) {
+  if (session.last_connection != nullptr && session.last_connection != session.lane)
+    session.view.floor_ns = now_ns_;
+  session.last_connection = &kNowhere;
+}
+
 Session::Outcome Router::select(Session& session, const Request& request, const Command& command) {
   int64_t number = 0;
   if (!is_integer(request.args[1], number)) return relay(session, request, &command);  // an error
@@ -59,14 +67,14 @@ Session::Outcome Router::select(Session& session, const Request& request, const 
   }
   const SessionRef ref = session.ref;
   const ReplyQueue::Slot slot = session.reserve();
-  session.last_connection = lane;  // what follows waits for this reply
+  leave(session);
   when_ready(*lane, [this, ref, slot, lane, number](bool up, Bytes refusal) {
     Session* waiting = find(ref);
     if (waiting == nullptr) return;
     if (up) {
-      attach(*waiting, *lane);
       waiting->database = static_cast<uint32_t>(number);
       waiting->view.floor_ns = now_ns_;
+      attach(*waiting, *lane);
     }
     waiting->last_connection = waiting->lane;
     waiting->deliver(slot, up ? Bytes("+OK\r\n") : refusal.empty() ? Bytes(kUnreachable) : refusal, true);
@@ -115,7 +123,7 @@ Session::Outcome Router::auth(Session& session, const Request& request, const Co
   auto identity = std::make_shared<const Identity>(
       Identity{with_user ? std::string(args[1]) : "", std::string(args.back()), true, with_user});
   const ReplyQueue::Slot slot = session.reserve();
-  session.last_connection = &identity;  // nothing is that: what follows waits for this reply
+  leave(session);
   switch_identity(session, std::move(identity), [slot](Session& done, Bytes error) {
     done.deliver(slot, error.empty() ? Bytes("+OK\r\n") : error, true);
   });
@@ -161,7 +169,7 @@ Session::Outcome Router::hello(Session& session, std::span<const Bytes> args) {
     return Outcome::done;
   }
   const ReplyQueue::Slot slot = session.reserve();
-  session.last_connection = &version;  // nothing is that: what follows waits for this reply
+  leave(session);
   auto finish = [this, slot, version, name, named](Session& done, Bytes error) {
     if (!error.empty()) return done.deliver(slot, error, true);
     if (named) done.name = name;
@@ -212,17 +220,16 @@ std::string Router::hello_reply(const Session& session) const {
 void Router::reset(Session& session) {
   if (session.pin != nullptr) close_pin(*session.pin);
   session.resp = 2;
-  session.reply_off = session.skip_this = session.skip_next = false;
+  session.reply_off = session.skip_next = false;  // a SKIP before RESET skips its reply, as in Redis
   session.name.clear();
   session.identity = default_identity_;
   session.authenticated = false;
   session.set_unauthenticated(process_.config.security.require_auth);
   session.database = static_cast<uint32_t>(default_database());
-  if (session.lane != main_lane_) {
-    attach(session, *main_lane_);
-    session.view.floor_ns = now_ns_;
-  }
-  session.last_connection = nullptr;
+  leave(session);
+  if (session.lane != main_lane_) session.view.floor_ns = now_ns_;
+  attach(session, *main_lane_);
+  session.last_connection = main_lane_;
   session.reply("+RESET\r\n");
 }
 

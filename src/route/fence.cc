@@ -10,8 +10,23 @@
 
 namespace nearcached {
 
-void Router::await_fence(SessionRef session, ReplyQueue::Slot slot) {
-  if (mutation::no_fence || !process_.config.l1.enabled) {
+namespace {
+
+// Errors that the server gives before it runs anything. Any other can come from a script that had
+// already written.
+bool ran_nothing(Bytes reply) {
+  for (const Bytes start : {Bytes("-ERR unknown command"), Bytes("-ERR Can't execute"),
+                            Bytes("-ERR wrong number of arguments"), Bytes("-NOPERM"),
+                            Bytes("-NOAUTH"), Bytes("-NOSCRIPT")})
+    if (reply.starts_with(start)) return true;
+  return false;
+}
+
+}  // namespace
+
+// `reply`: the reply to the write, which is complete in the slot and held there.
+void Router::await_fence(SessionRef session, ReplyQueue::Slot slot, Bytes reply) {
+  if (mutation::no_fence || !process_.config.l1.enabled || ran_nothing(reply)) {
     if (Session* waiting = find(session)) waiting->release(slot);
     return;
   }

@@ -46,7 +46,9 @@ Session::Outcome Router::start_read(Session& session, const Request& request,
   stats_.l1_misses.add();
   const bool convert = session.resp == 2;
   if (Flight* flight = find_flight(key)) {
-    const bool in_order = !session.outstanding() || flight->sequence > session.last_sequence;
+    const bool here = session.last_connection == nullptr || session.last_connection == &lane;
+    const bool in_order = here && flight->start.sent_ns >= session.view.floor_ns &&
+                          (!session.outstanding() || flight->sequence > session.last_sequence);
     if (in_order && coherence::may_join(flight->start, stamp, key.space)) {
       flight->waiters.push_back({session.ref, session.reserve(), convert});
       session.last_connection = &lane;
@@ -153,7 +155,8 @@ void Router::release_flight(Flight& flight) {
   flight.reply.clear();
   flight.waiters.clear();
   stats_.flights.subtract();
-  if (free_flights_.size() < kFreeFlightsMax)
+  const bool small = flight.key.capacity() + flight.variant.capacity() <= 1024;
+  if (small && free_flights_.size() < kFreeFlightsMax)
     free_flights_.push_back(&flight);
   else
     delete &flight;

@@ -119,6 +119,7 @@ Session::Outcome Router::info(Session& session, const Request& request, const Co
     return relay(session, request, &command);
   }
   if (must_wait(session, *session.lane)) return Outcome::later;
+  if (!can_send(session, *session.lane, wire_of(request).size())) return Outcome::done;
   const SessionRef ref = session.ref;
   const ReplyQueue::Slot slot = session.reserve();
   session.lane->connection->send(
@@ -179,6 +180,10 @@ std::string Router::verdict_on(Bytes key) const {
 }
 
 Session::Outcome Router::nearcache(Session& session, std::span<const Bytes> args) {
+  if (args.size() < 2) {
+    session.reply("-ERR wrong number of arguments for 'nearcache' command\r\n");
+    return Outcome::done;
+  }
   const bool two = args.size() == 2;
   if (two && equals_upper(args[1], "STATS")) {
     refresh_gauges();
@@ -186,8 +191,12 @@ Session::Outcome Router::nearcache(Session& session, std::span<const Bytes> args
     resp::write_verbatim(out, info_section(), session.resp);
     session.reply(out.readable());
   } else if (two && equals_upper(args[1], "FLUSH")) {
-    process_.stamps.invalidate_all();
-    session.reply("+OK\r\n");
+    gather(
+        session, {"CLIENT", "KILL", "ID", "0"},
+        [this](Router& router, std::string&) {
+          if (&router == this) process_.stamps.invalidate_all();
+        },
+        [](const std::vector<std::string>&) { return "+OK\r\n"; });
   } else if (two && equals_upper(args[1], "HELP")) {
     Buffer out;
     static constexpr Bytes kHelp[] = {
@@ -207,7 +216,8 @@ Session::Outcome Router::nearcache(Session& session, std::span<const Bytes> args
   } else if (args.size() == 3 && equals_upper(args[1], "INSPECT")) {
     const std::string key(args[2]);
     gather(
-        session, [key](Router& router, std::string& part) { router.inspect(key, part); },
+        session, {"EXISTS", key},
+        [key](Router& router, std::string& part) { router.inspect(key, part); },
         [this, key, resp = session.resp](const std::vector<std::string>& parts) {
           std::string text;
           for (const std::string& part : parts) text += part;

@@ -61,6 +61,7 @@ Connection::Options Router::connection_options(const Identity& identity, uint32_
   options.reconnect_max_ms = config.upstream.reconnect_max_ms;
   options.queue_bytes_max = config.limits.upstream_queue_bytes;
   options.reply_bytes_max = config.limits.upstream_reply_bytes;
+  if (main_lane_ != nullptr) options.attempt = main_lane_->connection->attempt();
   options.keepalive_s = config.server.tcp_keepalive_s;
   return options;
 }
@@ -111,6 +112,7 @@ void Router::detach(Session& session) {
 
 void Router::when_ready(Lane& lane, std::function<void(bool up, Bytes refusal)> callback) {
   if (lane.connection->up()) return callback(true, {});
+  if (!lane.connection->refusal().empty()) return callback(false, lane.connection->refusal());
   lane.waiting.push_back(std::move(callback));
 }
 
@@ -203,7 +205,7 @@ void Router::heartbeat(Lane& lane) {
       [this, &lane, sent_ns](Bytes reply, Bytes failure) {
         lane.heartbeat_pending = false;
         if (!failure.empty()) return;
-        if (reply.find("\r\n$6\r\nmaster\r\n") != Bytes::npos) {
+        if (reply.starts_with("*3\r\n$6\r\nmaster\r\n")) {
           lane.proof.master_ns = sent_ns;
           lane.proof.link_ns = std::max(lane.proof.link_ns, sent_ns);
           return;
@@ -247,8 +249,9 @@ void Router::tick() {
       close_lane(lane);
   }
   for (size_t i = pins_.size(); i-- > 0;)
-    if (pins_[i]->session.index == UINT32_MAX && now_ns_ > pins_[i]->idle_since_ns + idle_ns)
+    if (pins_[i]->idle && now_ns_ > pins_[i]->idle_since_ns + idle_ns)
       close_pin(*pins_[i]);
+  if (draining_) drain_sessions();
   if (config.limits.client_idle_s > 0 && ticks_ % 16 == 0) {
     for (Place& place : sessions_) {
       Session* session = place.session.get();
@@ -320,8 +323,6 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
     link.converting = false;
     return;
   }
-  // An error has written nothing that would need a fence only where the command was not even known.
-  const bool unfenced = pending.fence && last && bytes.starts_with("-ERR unknown command");
   if (pending.convert) {
     converted_.clear();
     if (!link.converting) link.converter.begin(pending.rule);
@@ -331,11 +332,7 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
   } else {
     session->deliver(pending.slot, bytes, last);
   }
-  if (!pending.fence || !last) return;
-  if (unfenced)
-    session->release(pending.slot);
-  else
-    await_fence(pending.session, pending.slot);
+  if (pending.fence && last) await_fence(pending.session, pending.slot, bytes);
 }
 
 void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, bool sent) {
@@ -365,7 +362,10 @@ void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, boo
     for (const Flight::Waiter& waiter : waiters) answer(waiter.session, waiter.slot);
     return;
   }
-  if (link.kind == Link::Kind::pin && pending.event == static_cast<uint8_t>(PinEvent::sentinel)) return;
+  if (link.kind == Link::Kind::pin) {
+    if (pending.event == static_cast<uint8_t>(PinEvent::sentinel)) return;
+    if (pending.event == static_cast<uint8_t>(PinEvent::unblock)) --static_cast<Pin&>(link).blocking;
+  }
   answer(pending.session, pending.slot);
   if (pending.fence)
     if (Session* session = find(pending.session); session != nullptr && !session->closing())
@@ -374,6 +374,7 @@ void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, boo
 
 // Modules' commands and those of newer servers: their keys and flags, from the server itself.
 void Router::load_command_table(Lane& lane) {
+  table_loaded_ns_ = now_ns_;
   lane.connection->send({"COMMAND"}, ReplyTask::pending(
       [this](Bytes reply, Bytes failure) {
         if (!failure.empty() || reply.empty() || reply[0] != '*') return;

@@ -141,7 +141,7 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   lane.connection->send("*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n", std::move(caching));
   lane.connection->send(wire_.readable(), std::move(value));
   went_to(session, lane);
-  if (flight->partial) session.last_connection = flight.get();  // nothing else is that: all must wait
+  if (flight->partial) session.last_connection = &kNowhere;
   for (MgetFlight::Key& key : flight->keys) {
     if (!key.asked) continue;
     Pending pttl;
@@ -165,7 +165,7 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
   }
   Session* session = find(flight.session);
   if (session == nullptr) return;
-  if (session->last_connection == &flight) session->last_connection = &flight.lane;
+  if (session->last_connection == &kNowhere) session->last_connection = &flight.lane;
   converted_.clear();
   if (!array) {
     converted_.append(reply);
@@ -209,7 +209,7 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
 void Router::finish_mget(MgetFlight& flight, Bytes failure) {
   Session* session = find(flight.session);
   if (session == nullptr) return;
-  if (session->last_connection == &flight) session->last_connection = &flight.lane;
+  if (session->last_connection == &kNowhere) session->last_connection = &flight.lane;
   session->deliver(flight.slot, failure, true);
 }
 

@@ -9,6 +9,7 @@
 // A session in such a state is never served from L1: with WATCH that would commit lost updates.
 #include <algorithm>
 #include <charconv>
+#include <random>
 
 #include "nearcached/base/check.h"
 #include "nearcached/base/hash.h"
@@ -18,12 +19,23 @@
 namespace nearcached {
 namespace {
 
-constexpr Bytes kNonce = "nearcached-sentinel-7d1f";
+// Nobody can publish what looks like it: it is made anew by every process.
+const std::string& nonce() {
+  static const std::string value = [] {
+    std::random_device random;
+    std::string text = "nearcached-";
+    for (int i = 0; i < 16; ++i) text += "0123456789abcdef"[random() % 16];
+    return text;
+  }();
+  return value;
+}
 
 bool is_sentinel_reply(Bytes reply) {
   // RESP2 while subscribed: *2 pong nonce; else the nonce alone. A user without the right to PING
   // gets an error that names it.
-  return (reply.size() < 80 && reply.find(kNonce) != Bytes::npos) ||
+  static const std::string alone = "$" + std::to_string(nonce().size()) + "\r\n" + nonce() + "\r\n";
+  static const std::string subscribed = "*2\r\n$4\r\npong\r\n" + alone;
+  return reply == alone || reply == subscribed ||
          (reply.starts_with("-NOPERM") && reply.find("'ping'") != Bytes::npos);
 }
 
@@ -34,9 +46,28 @@ bool is_pubsub_message(Bytes reply) {
   return false;
 }
 
+// What MULTI queues takes effect at EXEC, unseen: what would change the connection itself is not let
+// in. (SELECT is, and followed: clients use it there.)
+bool may_be_queued(const Command* command) {
+  if (command == nullptr) return true;
+  switch (command->route) {
+    case Route::auth:
+    case Route::hello:
+    case Route::subscribe:
+    case Route::monitor:
+    case Route::pinned_state: return false;
+    case Route::client:
+      return command->name == "client|id" || command->name == "client|getname" ||
+             command->name == "client|info" || command->name == "client|list";
+    default: return true;
+  }
+}
+
 bool redirects(std::span<const Bytes> args) {
   return std::any_of(args.begin(), args.end(), [](Bytes arg) { return equals_upper(arg, "REDIRECT"); });
 }
+
+constexpr uint64_t kTableReloadNs = 10'000'000'000;
 
 // An integer argument, or −1.
 int64_t to_index(Bytes text) {
@@ -50,7 +81,7 @@ int64_t to_index(Bytes text) {
 bool Router::acquire_pin(Session& session) {
   Pin* pin = nullptr;
   for (const auto& idle : pins_)
-    if (idle->session.index == UINT32_MAX && *idle->identity == *session.identity &&
+    if (idle->idle && *idle->identity == *session.identity &&
         idle->connection->options().database == session.database &&
         idle->connection->options().resp == session.resp && idle->connection->up())
       pin = idle.get();
@@ -75,6 +106,7 @@ bool Router::acquire_pin(Session& session) {
     pin->connection->connect();
   }
   pin->session = session.ref;
+  pin->idle = false;
   pin->reusable = session.name.empty();
   session.pin = pin;
   stats_.pinned_sessions.add();
@@ -82,11 +114,13 @@ bool Router::acquire_pin(Session& session) {
 }
 
 void Router::close_pin(Pin& pin) {
-  if (pin.session.index == UINT32_MAX) stats_.private_connections_idle.subtract();
+  if (pin.idle)
+    stats_.private_connections_idle.subtract();
+  else
+    stats_.pinned_sessions.subtract();
   if (Session* session = find(pin.session)) {
     session->pin = nullptr;
     session->gives_up_on_eof = false;
-    stats_.pinned_sessions.subtract();
   }
   pin.session = {};
   const auto at =
@@ -109,6 +143,7 @@ void Router::unpin(Session& session, bool reuse) {
   stats_.pinned_sessions.subtract();
   stats_.private_connections_idle.add();
   pin.session = {};
+  pin.idle = true;
   pin.idle_since_ns = now_ns_;
 }
 
@@ -118,10 +153,14 @@ void Router::maybe_unpin(Session& session) {
   if (pin == nullptr || pin->has_state() || pin->connection->pending() > 0 || session.outstanding())
     return;
   pin->connection->set_wants_whole(false);
+  if (adopt_lane(session)) unpin(session, true);  // else it stays pinned: slower, but right
+}
+
+// The lane of what the session has become on its private connection.
+bool Router::adopt_lane(Session& session) {
   Lane* lane = lane_for(session.identity, session.database, 3);
-  if (lane == nullptr) return;  // stays pinned: slower, but right
-  if (lane != session.lane) attach(session, *lane);
-  unpin(session, true);
+  if (lane != nullptr && lane != session.lane) attach(session, *lane);
+  return lane != nullptr;
 }
 
 Session::Outcome Router::pinned(Session& session, const Request& request, const Command* command) {
@@ -130,8 +169,9 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
   if (session.pin == nullptr) {
     const bool needs_pin = kind == Route::multi || kind == Route::watch || kind == Route::subscribe ||
                            kind == Route::monitor || kind == Route::pinned_state ||
-                           kind == Route::client || (kind == Route::blocking && may_block(*command, request.args));
-    if (!needs_pin) return command == nullptr ? relay(session, request, command) : route(session, request, *command);
+                           kind == Route::client || command == nullptr ||
+                           (kind == Route::blocking && may_block(*command, request.args));
+    if (!needs_pin) return route(session, request, *command);
     if (session.outstanding()) return Outcome::later;
     if (!acquire_pin(session)) {
       session.reply("-ERR nearcached has no private connection to spare (limits.private_connections)\r\n");
@@ -139,30 +179,40 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
     }
   }
   Pin& pin = *session.pin;
-  if (must_wait(session, pin)) return Outcome::later;
+  if (must_wait(session, pin) || pin.changing) return Outcome::later;
+  if (pin.monitor && kind != Route::reset && kind != Route::quit &&
+      (command == nullptr || command->name != "ping")) {
+    session.reply("-ERR nearcached allows only PING, QUIT and RESET while monitoring\r\n");
+    return Outcome::done;
+  }
+  if (pin.multi && !may_be_queued(command)) {
+    pin.poisoned = true;
+    session.reply("-ERR nearcached cannot run '" + command->name + "' inside a transaction\r\n");
+    return Outcome::done;
+  }
   if (is_refused(command) || kind == Route::replication) {
     if (pin.multi) pin.poisoned = true;
-    refuse(session, *command);
+    refuse(session, command->name);
     return Outcome::done;
   }
   if (kind == Route::reset || kind == Route::quit) return connection_command(session, request, *command);
-  if (!pin.multi && kind == Route::nearcache) return nearcache(session, request.args);
-  if (!pin.multi && kind == Route::info) return info(session, request, *command);
-  if (!pin.multi && kind == Route::client && is_local_client_command(*command, request.args.size()))
+  // A RESP2 client that subscribes may hardly do anything: that is the server's to refuse.
+  const bool restricted = session.resp == 2 && pin.subscribed();
+  const bool local = !pin.multi && !restricted;
+  if (local && kind == Route::nearcache) return nearcache(session, request.args);
+  if (local && kind == Route::info) return info(session, request, *command);
+  if (local && kind == Route::client && is_local_client_command(*command, request.args.size()))
     return client_command(session, request, *command);
   if (kind == Route::client && command->name == "client|tracking" && redirects(request.args)) {
     session.reply("-ERR nearcached cannot redirect tracking to another connection; use RESP3\r\n");
     return Outcome::done;
   }
   // One at a time: its reply decides how the following requests are to be understood.
-  const bool changes_session = kind == Route::hello || kind == Route::auth || kind == Route::select;
+  const bool changes_session = kind == Route::hello || kind == Route::auth ||
+                               kind == Route::select || kind == Route::monitor;
   if (changes_session && session.outstanding()) return Outcome::later;
-  const Bytes wire = wire_of(request);
-  if (!pin.connection->has_room(wire.size())) {
-    stats_.limit_upstream_queue_hit.add();
-    session.reply("-ERR nearcached's queue to the upstream is full (limits.upstream_queue)\r\n");
-    return Outcome::done;
-  }
+  if (!can_send(session, pin, wire_of(request).size())) return Outcome::done;
+  pin.changing = changes_session && !pin.multi;
   forward_pinned(session, request, command);
   return Outcome::done;
 }
@@ -170,11 +220,13 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
 // Remembers what the queued commands will write, for EXEC.
 void Router::queue_transaction(Session& session, const Command* command, std::span<const Bytes> args) {
   Pin& pin = *session.pin;
+  const uint32_t place = pin.queued++;
   if (command == nullptr) {
     pin.writes_unknown = true;
+    pin.reusable = false;
     return;
   }
-  if (command->route == Route::select && args.size() == 2) pin.queued_database = to_index(args[1]);
+  if (command->route == Route::select) pin.selects.push_back({place, to_index(args[1])});
   const Effect effect = effect_of(*command, args);
   if (effect == Effect::none) return;
   if (effect == Effect::everything) pin.writes_everything = true;
@@ -203,6 +255,11 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
   PinEvent event = PinEvent::none;
   Bytes wire = wire_of(request);
   if (command == nullptr || valid) mark_writes(pending, command, args);
+  if (command == nullptr) {
+    event = PinEvent::sticky;  // whatever it was, its effect on the connection lasts
+    ++pin.sticky_pending;
+    pin.reusable = false;
+  }
   const bool queued = pin.multi && kind != Route::exec && kind != Route::discard &&
                       kind != Route::multi && kind != Route::watch;
   if (queued && (command == nullptr || valid)) queue_transaction(session, command, args);
@@ -227,15 +284,20 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
           pending.writes->all = pin.writes_everything;
         }
       }
-      pin.new_database = kind == Route::exec && !pin.poisoned ? pin.queued_database : -1;
+      if (event == PinEvent::exec_aborted || kind == Route::discard) pin.selects.clear();
+      pending.read_only = false;
       pin.writes.clear();
       pin.writes_unknown = pin.writes_everything = pin.multi = pin.watch = pin.poisoned = false;
-      pin.queued_database = -1;
+      pin.queued = 0;
       break;
     case Route::blocking:
       if (!may_block(*command, args)) break;
       // WAIT counts from its own connection's last command: one PING puts that behind our writes.
-      if (command->name == "wait") connection.send({"PING"}, Pending{});
+      if (command->name == "wait") {
+        Pending ignored;
+        ignored.sent_ns = now_ns_;
+        connection.send({"PING"}, std::move(ignored));
+      }
       event = PinEvent::unblock;
       ++pin.blocking;
       pending.no_timeout = true;
@@ -269,12 +331,12 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
   pending.event = static_cast<uint8_t>(event);
   went_to(session, pin);
   stats_.upstream_requests.add();
-  if (pin.monitor) return connection.send_unanswered(wire);
+  if (pin.monitor) return connection.send_unanswered(wire);  // PING: its answer is one more line
   pending.slot = session.reserve();
   if (pending.fence) session.hold(pending.slot);
   if (event == PinEvent::sentinel) {
     connection.send_unanswered(wire);
-    connection.send({"PING", kNonce}, std::move(pending));
+    connection.send({"PING", nonce()}, std::move(pending));
   } else {
     connection.send(wire, std::move(pending));
   }
@@ -306,15 +368,39 @@ void Router::note_credentials(Pin& pin, const Session& session, std::span<const 
   }
 }
 
+// Which database a transaction's SELECTs left: the last one that EXEC says went well, or −1.
+int64_t Router::selected_by(const Pin& pin, Bytes reply) {
+  if (!reply.starts_with("*") || reply.starts_with("*-1")) return -1;
+  reply.remove_prefix(reply.find("\r\n") + 2);
+  int64_t database = -1;
+  size_t next = 0;
+  for (uint32_t place = 0; !reply.empty() && next < pin.selects.size(); ++place) {
+    ReplyScanner scanner;
+    const ReplyScanner::Step step = scanner.scan(reply);
+    if (step.status != ReplyScanner::Status::done) break;
+    if (pin.selects[next].place == place) {
+      if (reply.starts_with("+OK")) database = pin.selects[next].database;
+      ++next;
+    }
+    reply.remove_prefix(step.consumed);
+  }
+  return database;
+}
+
 void Router::apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes reply) {
   const bool error = reply.starts_with("-");
   switch (event) {
     case PinEvent::exec:
+      if (pin.selects.empty()) break;
+      pin.new_database = selected_by(pin, reply);
+      pin.selects.clear();
+      [[fallthrough]];
     case PinEvent::select:
-      if (error || pin.new_database < 0 || reply.starts_with("*-1") || reply.starts_with("_")) break;
+      if (error || pin.new_database < 0) break;
       session.database = static_cast<uint32_t>(pin.new_database);
       pin.connection->set_database(session.database);
       pin.new_database = -1;
+      adopt_lane(session);
       break;
     case PinEvent::auth:
     case PinEvent::hello:
@@ -325,6 +411,7 @@ void Router::apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes r
       if (pin.new_identity != nullptr) {
         session.identity = pin.new_identity;
         session.authenticated = true;
+        adopt_lane(session);
       }
       break;
     case PinEvent::unblock:
@@ -333,7 +420,11 @@ void Router::apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes r
       break;
     case PinEvent::sticky:
       --pin.sticky_pending;
-      if (!error) pin.sticky = true;
+      if (error) break;
+      pin.sticky = true;
+      // A command we did not know that the server does: perhaps it now tells us about it.
+      if (now_ns_ > table_loaded_ns_ + kTableReloadNs && main_lane_->connection->up())
+        load_command_table(*main_lane_);
       break;
     case PinEvent::sticky_off:
       if (!error) pin.sticky = false;
@@ -357,13 +448,16 @@ void Router::on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes by
     session->deliver(pending.slot, {}, true);
     return maybe_unpin(*session);
   }
-  if (last) apply_pin_event(pin, *session, event, bytes);
+  if (last) {
+    pin.changing = false;
+    apply_pin_event(pin, *session, event, bytes);
+  }
   // EXEC of a transaction in which we refused a command: it was made a DISCARD.
   if (event == PinEvent::exec_aborted && bytes == "+OK\r\n")
     bytes = "-EXECABORT Transaction discarded because of previous errors.\r\n";
   session->deliver(pending.slot, bytes, last);
   if (!last || session->closing()) return;
-  if (pending.fence) await_fence(pending.session, pending.slot);
+  if (pending.fence) await_fence(pending.session, pending.slot, bytes);
   maybe_unpin(*session);
 }
 
@@ -373,7 +467,7 @@ bool Router::is_message(Connection& connection, Bytes reply) {
   const Pending* front = connection.front_pending();
   if (front == nullptr) return true;
   if (front->event == static_cast<uint8_t>(PinEvent::sentinel)) return !is_sentinel_reply(reply);
-  return is_pubsub_message(reply);
+  return pin.subscribed() && is_pubsub_message(reply);
 }
 
 // (un)subscribe confirmations end with the number of channels that are left.

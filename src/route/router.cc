@@ -103,26 +103,27 @@ void Router::accept(int fd, bool is_unix) {
   stats_.clients.add();
   stats_.connections_received.add();
   attach(session, *main_lane_);
-  session.set_unauthenticated(process_.config.security.require_auth);
+  session.set_unauthenticated(process_.config.security.require_auth ||
+                              main_lane_->connection->refusal().starts_with("-NOAUTH"));
   if (!session.open(fd, is_unix)) {
     ::close(fd);
     session.close();
     return;
   }
-  if (draining_) session.drain();
 }
 
 void Router::on_closing(Session& session) {
-  if (session.pin != nullptr) close_pin(*session.pin);
-  detach(session);
-  stats_.clients.subtract();
-  stats_.sessions_closed.add();
-  process_.clients.fetch_sub(1);
   // From here on nobody finds it: late replies are dropped in their turn.
   Place& place = sessions_[session.ref.index];
   dead_sessions_.push_back(std::move(place.session));
   ++place.generation;
   free_places_.push_back(session.ref.index);
+  stats_.clients.subtract();
+  stats_.sessions_closed.add();
+  process_.clients.fetch_sub(1);
+  detach(session);
+  if (session.pin != nullptr) close_pin(*session.pin);
+  session.pin = nullptr;
 }
 
 void Router::on_closed(Session& session) {
@@ -172,35 +173,55 @@ bool Router::is_refused(const Command* command) const {
   return command != nullptr && command->id < refused_.size() && refused_[command->id];
 }
 
-void Router::refuse(Session& session, const Command& command) {
-  session.reply("-ERR nearcached refuses '" + command.name +
+bool Router::needs_auth(const Session& session) const {
+  return !session.authenticated && (process_.config.security.require_auth ||
+                                    session.lane->connection->refusal().starts_with("-NOAUTH"));
+}
+
+void Router::refuse(Session& session, Bytes name) {
+  session.reply("-ERR nearcached refuses '" + std::string(name) +
                 "' by its configuration (security.refuse; security.allow lifts it)\r\n");
 }
 
 Session::Outcome Router::on_request(Session& session, const Request& request) {
   const Command* command = table_->find(request.args);
-  stats_.commands_processed.add();
-  if (command == nullptr) {
-    // HTTP aimed at a Redis port is an attack on whoever can be made to send it: Redis hangs up too.
-    if (equals_upper(request.args[0], "POST") || equals_upper(request.args[0], "HOST:")) {
-      session.close();
+  const Outcome outcome = command != nullptr ? route(session, request, *command)
+                                             : route_unknown(session, request);
+  if (outcome == Outcome::done) stats_.commands_processed.add();
+  return outcome;
+}
+
+// Not in the table: renamed, a module's that was loaded since, or nothing at all. The server will know;
+// what it may do to a connection we do not, so it gets a private one.
+Session::Outcome Router::route_unknown(Session& session, const Request& request) {
+  const Bytes name = request.args[0];
+  // HTTP aimed at a Redis port is an attack on whoever can be made to send it: Redis hangs up too.
+  if (equals_upper(name, "POST") || equals_upper(name, "HOST:")) {
+    session.close();
+    return Outcome::done;
+  }
+  if (needs_auth(session)) {
+    session.reply("-NOAUTH Authentication required.\r\n");
+    return Outcome::done;
+  }
+  for (const std::string& refused : process_.config.security.refuse)
+    if (equals_lower(name, refused)) {
+      if (session.pin != nullptr && session.pin->multi) session.pin->poisoned = true;
+      refuse(session, refused);
       return Outcome::done;
     }
-    if (session.pin != nullptr) return pinned(session, request, nullptr);
-    return relay(session, request, nullptr);
-  }
-  session.last_command = command->id;
-  return route(session, request, *command);
+  return pinned(session, request, nullptr);
 }
 
 Session::Outcome Router::route(Session& session, const Request& request, const Command& command) {
-  if (process_.config.security.require_auth && !session.authenticated && !command.no_auth) {
+  session.last_command = command.id;
+  if (needs_auth(session) && !command.no_auth) {
     session.reply("-NOAUTH Authentication required.\r\n");
     return Outcome::done;
   }
   if (session.pin != nullptr) return pinned(session, request, &command);
   if (is_refused(&command)) {
-    refuse(session, command);
+    refuse(session, command.name);
     return Outcome::done;
   }
   switch (command.route) {
@@ -254,6 +275,9 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   const Cache cache = cache_of(command, request.args);
   if (cache == Cache::never || !session.lane->proof.tracking) return relay(session, request, &command);
   if (cache == Cache::mget) return mget(session, request, command);
+  size_t name_bytes = 0;
+  for (const Bytes arg : request.args) name_bytes += arg.size() + sizeof(uint32_t);
+  if (name_bytes > process_.config.l1.value_bytes_max) return relay(session, request, &command);
   variant_.clear();
   for (const Bytes arg : request.args.subspan(2)) {
     const auto size = static_cast<uint32_t>(arg.size());
@@ -358,6 +382,18 @@ void Router::end_writes(Pending& pending) {
   pending.writes.reset();
 }
 
+// False: the session has been answered why not.
+bool Router::can_send(Session& session, const Link& link, size_t bytes) {
+  if (!link.connection->refusal().empty()) {
+    session.reply(refusal_for_client(link.connection->refusal()));
+    return false;
+  }
+  if (link.connection->has_room(bytes)) return true;
+  stats_.limit_upstream_queue_hit.add();
+  session.reply("-ERR nearcached's queue to the upstream is full (limits.upstream_queue)\r\n");
+  return false;
+}
+
 // Passes the request to the session's lane, or, when its reply cannot be turned into RESP2 without
 // asking, to the lane's RESP2 twin.
 Session::Outcome Router::relay(Session& session, const Request& request, const Command* command) {
@@ -376,16 +412,8 @@ Session::Outcome Router::relay(Session& session, const Request& request, const C
     }
   }
   if (must_wait(session, *lane)) return Outcome::later;
-  if (!lane->connection->refusal().empty()) {
-    session.reply(refusal_for_client(lane->connection->refusal()));
-    return Outcome::done;
-  }
   const Bytes wire = wire_of(request);
-  if (!lane->connection->has_room(wire.size())) {
-    stats_.limit_upstream_queue_hit.add();
-    session.reply("-ERR nearcached's queue to the upstream is full (limits.upstream_queue)\r\n");
-    return Outcome::done;
-  }
+  if (!can_send(session, *lane, wire.size())) return Outcome::done;
   Pending pending;
   pending.kind = Pending::Kind::relay;
   pending.convert = convert;

@@ -111,8 +111,11 @@ class Router final : public Session::Owner, public Connection::Owner {
 
   // router.cc
   Outcome route(Session& session, const Request& request, const Command& command);
+  Outcome route_unknown(Session& session, const Request& request);
   bool is_refused(const Command* command) const;
-  void refuse(Session& session, const Command& command);
+  void refuse(Session& session, Bytes name);
+  bool needs_auth(const Session& session) const;
+  bool can_send(Session& session, const Link& link, size_t bytes);
   Outcome read_through(Session& session, const Request& request, const Command& command);
   bool serve(Session& session, const L1Key& key, Resp2Rule rule);
   void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule);
@@ -151,6 +154,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void detach(Session& session);
   void heartbeat(Lane& lane);
   void invalidate(Lane& lane, Bytes push);
+  void drain_sessions();
   void renew_space(Lane& lane);
   void close_lane(Lane& lane);
   void when_ready(Lane& lane, std::function<void(bool up, Bytes refusal)> callback);
@@ -162,10 +166,12 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool acquire_pin(Session& session);
   void forward_pinned(Session& session, const Request& request, const Command* command);
   void on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes bytes, bool last);
+  static int64_t selected_by(const Pin& pin, Bytes reply);
   void apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes reply);
   void count_channels(Pin& pin, Bytes message);
   void note_credentials(Pin& pin, const Session& session, std::span<const Bytes> args);
   void maybe_unpin(Session& session);
+  bool adopt_lane(Session& session);
   void unpin(Session& session, bool reuse);
   void queue_transaction(Session& session, const Command* command, std::span<const Bytes> args);
   void close_pin(Pin& pin);
@@ -179,6 +185,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void switch_identity(Session& session, std::shared_ptr<const Identity> identity,
                        std::function<void(Session& session, Bytes error)> then);
   void reset(Session& session);
+  void leave(Session& session);
 
   // client_command.cc
   Outcome client_command(Session& session, const Request& request, const Command& command);
@@ -188,8 +195,10 @@ class Router final : public Session::Owner, public Connection::Owner {
   Outcome client_unblock(Session& session, std::span<const Bytes> args);
   Outcome client_reply(Session& session, Bytes mode);
   Bytes command_name(uint16_t id) const;
-  void gather(Session& session, std::function<void(Router&, std::string& part)> each,
-              std::function<std::string(const std::vector<std::string>& parts)> answer);
+  using Each = std::function<void(Router&, std::string& part)>;
+  using Answer = std::function<std::string(const std::vector<std::string>& parts)>;
+  void gather(Session& session, std::initializer_list<Bytes> probe, Each each, Answer answer);
+  void gather_parts(SessionRef ref, ReplyQueue::Slot slot, Each each, Answer answer);
 
   // info.cc
   Outcome info(Session& session, const Request& request, const Command& command);
@@ -199,7 +208,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void refresh_gauges();
 
   // fence.cc
-  void await_fence(SessionRef session, ReplyQueue::Slot slot);
+  void await_fence(SessionRef session, ReplyQueue::Slot slot, Bytes reply);
   void start_fence_round();
   void end_fence_round();
 
@@ -212,6 +221,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   const Command* get_command_ = nullptr;
   L1Table l1_;
   uint64_t now_ns_ = 0;
+  uint64_t table_loaded_ns_ = 0;
   uint64_t max_staleness_ns_;
   uint64_t rule_value_max_ = 0;            ///< the largest value_max of any rule
   uint64_t seen_all_ = 0;                  ///< the process-wide stamp the spaces were made under
@@ -260,6 +270,8 @@ class Router final : public Session::Owner, public Connection::Owner {
 
 /// What the server said to our introduction, as it would have said it to the client's request.
 Bytes refusal_for_client(Bytes refusal);
+/// As Session::last_connection: nothing is that, so whatever follows waits for the reply under way.
+inline constexpr char kNowhere = 0;
 constexpr Bytes kUnreachable = "-ERR upstream unreachable\r\n";
 constexpr Bytes kBadClientName =
     "-ERR Client names cannot contain spaces, newlines or special characters.\r\n";

@@ -1,6 +1,6 @@
 // The end of a worker, in two steps. Drain: no new connections; every session goes on being served
-// and is closed at the first moment when it owes nothing and has sent nothing unanswered. Shutdown:
-// everything is closed at once.
+// and is closed when it has been quiet for a tick and owes nothing, so that what its client had sent
+// by then has been read and answered. Shutdown: everything is closed at once.
 #include "nearcached/base/check.h"
 #include "route/flight.h"
 #include "route/router.h"
@@ -10,9 +10,13 @@ namespace nearcached {
 void Router::drain(std::function<void()> done) {
   draining_ = true;
   drained_ = std::move(done);
-  for (Place& place : sessions_)
-    if (place.session != nullptr) place.session->drain();
   if (stats_.clients.get() == 0 && drained_) std::exchange(drained_, nullptr)();
+}
+
+void Router::drain_sessions() {
+  constexpr uint64_t kQuietNs = 20'000'000, kLingerNs = 500'000'000;
+  for (size_t i = 0; i < sessions_.size(); ++i)
+    if (Session* session = sessions_[i].session.get()) session->drain(kQuietNs, kLingerNs);
 }
 
 void Router::shutdown() {

@@ -43,11 +43,14 @@ void Connection::connect() {
   connect_started_ns_ = monotonic_ns();
   resp_ = options_.resp;
   stream_ = std::make_unique<Stream>(loop_, *this);
-  stream_->connect(options_.address, options_.keepalive_s);
+  stream_->connect(options_.address, options_.attempt, options_.keepalive_s);
 }
 
 void Connection::on_connected(int status) {
-  if (status != 0) return lose(uv_strerror(status));
+  if (status != 0) {
+    ++options_.attempt;
+    return lose(uv_strerror(status));
+  }
   introduce();
 }
 
@@ -184,7 +187,7 @@ bool Connection::take_reply(Bytes piece, bool last) {
   const bool push = reply_type_ == '>' && resp_ == 3;
   Pending* front = front_pending();
   const bool whole = state_ == State::introducing || push || wants_whole_ ||
-                     (front != nullptr && front->kind == Pending::Kind::whole);
+                     (front != nullptr && (front->kind == Pending::Kind::whole || front->event != 0));
   if (whole && !(last && whole_.empty())) {
     if (whole_.size() + piece.size() > options_.reply_bytes_max) {
       down_reason_ = "a reply is longer than limits.upstream_reply";
@@ -209,8 +212,8 @@ bool Connection::take_reply(Bytes piece, bool last) {
     return false;
   }
   if (!last) {
+    front->begun = true;  // before the call, which may close this connection
     owner_.on_reply(*this, *front, piece, false);
-    front->begun = true;
     return true;
   }
   Pending done = std::move(*front);

@@ -69,7 +69,7 @@ struct Pending {
   bool fence = false;         ///< acknowledged only after every lane's invalidations are through
   bool one_write = false;     ///< `write_hash` is in flight
   bool begun = false;         ///< a part of the reply has been handed on
-  uint8_t event = 0;          ///< what it means to a pinned session (lane.h, PinEvent)
+  uint8_t event = 0;          ///< what it means to a pinned session (lane.h, PinEvent): handed on whole
   uint32_t slot = 0;
   SessionRef session;
   uint64_t sent_ns = 0;
@@ -115,6 +115,7 @@ class Connection final : public Stream::Handler {
     uint64_t connect_timeout_ms, timeout_ms, reconnect_min_ms, reconnect_max_ms;
     uint64_t queue_bytes_max, reply_bytes_max;
     unsigned keepalive_s = 0;
+    unsigned attempt = 0;      ///< which of the host's addresses to begin with
   };
   enum class State : uint8_t { connecting, introducing, up, waiting, closing };
 
@@ -142,6 +143,7 @@ class Connection final : public Stream::Handler {
   bool up() const { return state_ == State::up; }
   const Options& options() const { return options_; }
   size_t pending() const { return pending_.size(); }
+  unsigned attempt() const { return options_.attempt; }   ///< the address that is being used
   Pending& last_pending() { return pending_.back(); }
   Pending* front_pending() { return pending_.empty() ? nullptr : &pending_.front(); }
   uint64_t sequence() const { return sequence_; }   ///< of the last request appended

@@ -45,7 +45,8 @@ enum class PinEvent : uint8_t { none, exec, exec_aborted, select, auth, hello, m
 
 struct Pin final : Link {
   Pin() : Link(Kind::pin) {}
-  SessionRef session;          ///< none: idle in the pool
+  SessionRef session;
+  bool idle = false;           ///< in the pool: nobody's
   std::shared_ptr<const Identity> identity;
   uint64_t idle_since_ns = 0;
   bool multi = false;
@@ -55,6 +56,7 @@ struct Pin final : Link {
   uint32_t sticky_pending = 0; ///< outstanding requests for such state
   bool reusable = true;        ///< nothing was changed that another session would notice
   bool poisoned = false;       ///< a command was refused inside MULTI: EXEC must abort
+  bool changing = false;       ///< a request is out whose reply decides how the next is understood
   uint32_t blocking = 0;       ///< outstanding requests that may block
   uint32_t sentinels = 0;      ///< outstanding ends of SUBSCRIBE-like requests
   uint64_t channels = 0;       ///< subscribed channels and patterns
@@ -63,7 +65,12 @@ struct Pin final : Link {
   std::vector<uint64_t> writes;
   bool writes_unknown = false;
   bool writes_everything = false;
-  int64_t queued_database = -1;
+  struct QueuedSelect {
+    uint32_t place;
+    int64_t database;
+  };
+  uint32_t queued = 0;         ///< commands in it
+  std::vector<QueuedSelect> selects;
   // Arguments of the one request whose reply changes the session (barrier: never two at once).
   int64_t new_database = -1;
   uint8_t new_resp = 0;

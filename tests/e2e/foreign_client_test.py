@@ -50,8 +50,9 @@ class ForeignClient(unittest.TestCase):
     def tearDownClass(cls):
         for process in reversed(cls.processes):
             process.send_signal(signal.SIGTERM)
-            process.wait()
+        statuses = [process.wait() for process in cls.processes]
         cls.directory.cleanup()
+        assert statuses == [0, 0], f"redis-server and nearcached ended with {statuses}"
 
     def setUp(self):
         self.client = redis.Redis(port=self.port)

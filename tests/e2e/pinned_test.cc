@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <thread>
+#include <vector>
 
 #include "harness/servers.h"
 
@@ -283,4 +284,67 @@ TEST_CASE("each session keeps its own database, name and user", "[pinned]") {
   CHECK(clients[1]("EXEC") == "[db1]");
   CHECK(clients[1]("BLPOP none 0.01") == "(nil)");
   CHECK(clients[1]("GET where") == "db1");
+}
+
+TEST_CASE("what a client leaves behind in mid-transaction never meets another client", "[pinned]") {
+  Stack stack;
+  stack.redis.client()("SET k v");
+  for (int i = 0; i < 40; ++i) {
+    RawClient leaver(stack.proxy.port());
+    if (i % 2 == 0) leaver.ask("HELLO 3");
+    leaver.send(encode({"SELECT", "5"}) + encode({"CLIENT", "SETNAME", "left"}) +
+                encode({"CLIENT", "NO-EVICT", "ON"}) + encode({"WATCH", "k"}) + encode({"MULTI"}) +
+                encode({"SET", "k", "leftover"}));
+    if (i % 4 < 2) leaver.read_reply();
+  }
+  for (int i = 0; i < 40; ++i) {
+    RawClient silent(stack.proxy.port());
+    silent.send(encode({"CLIENT", "REPLY", "OFF"}) + encode({"SET", "k", "v"}));
+  }
+  for (int i = 0; i < 40; ++i) {
+    Client next = stack.proxy.client();
+    CHECK(next("WATCH other") == "OK");
+    CHECK(next("GET k") == "v");
+    CHECK(next("MULTI") == "OK");
+    CHECK(next("GET k") == "QUEUED");
+    CHECK(next("EXEC") == "[v]");
+    CHECK(next("CLIENT GETNAME") == "(nil)");
+    CHECK(next("BLPOP none 0.01") == "(nil)");
+  }
+  CHECK(wait_until([&] { return stack.proxy.count("pinned_sessions") == 0; }));
+}
+
+TEST_CASE("a write that waits in a blocking command is seen at once when it comes", "[pinned]") {
+  Stack stack;
+  Client direct = stack.redis.client();
+  std::vector<Client> readers;
+  for (int i = 0; i < 4; ++i) readers.push_back(stack.proxy.client());
+  RawClient mover(stack.proxy.port());
+  for (int i = 0; i < 50; ++i) {
+    mover.send(encode({"BLMOVE", "src", "dst", "LEFT", "LEFT", "0"}));
+    for (Client& reader : readers) CHECK(reader("LLEN dst") == std::to_string(i));
+    direct("RPUSH src e");
+    CHECK(mover.read_reply() == "$1\r\ne\r\n");
+    for (Client& reader : readers) CHECK(reader("LLEN dst") == std::to_string(i + 1));
+  }
+}
+
+TEST_CASE("flushes and undeclared scripts inside a transaction are seen by everybody", "[pinned]") {
+  Stack stack;
+  Client client = stack.proxy.client();
+  std::vector<Client> readers;
+  for (int i = 0; i < 4; ++i) readers.push_back(stack.proxy.client());
+  for (const Args& change :
+       {Args{"FLUSHALL"}, Args{"EVAL", "redis.call('DEL', 'k')", "0"}, Args{"SWAPDB", "0", "9"}}) {
+    INFO(change[0]);
+    client("FLUSHALL");
+    client("SET k v");
+    for (int i = 0; i < 3; ++i) {
+      for (Client& reader : readers) CHECK(reader("GET k") == "v");
+    }
+    client("MULTI");
+    client(change);
+    client("EXEC");
+    for (Client& reader : readers) CHECK(reader("GET k") == "(nil)");
+  }
 }

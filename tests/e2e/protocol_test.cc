@@ -130,7 +130,8 @@ TEST_CASE("what was asked before the garbage is still answered", "[protocol]") {
   CHECK(answer_and_close(stack.proxy.port(), requests) == expected);
 }
 
-TEST_CASE("a promise of two billion arguments costs no memory and hurts nobody", "[protocol]") {
+TEST_CASE("a promise of two billion arguments costs no memory and hurts nobody",
+          "[protocol][memory]") {
   Stack stack;
   Client other = stack.proxy.client();
   const uint64_t before = stack.proxy.process().resident_bytes();
@@ -208,33 +209,6 @@ TEST_CASE("RESET brings back RESP2, database 0, no name and the default user", "
   CHECK(client.ask("GET none") == "$-1\r\n");
   CHECK(client.ask("CLIENT GETNAME") == "$-1\r\n");
   CHECK(client.ask("ACL WHOAMI") == bulk("default"));
-}
-
-TEST_CASE("a server that wants a password gets it from the client, or from the URL", "[protocol]") {
-  RedisServer redis({"--requirepass", "pw"});
-  const auto direct = [&] {
-    Client client = redis.client();
-    client("AUTH pw");
-    return client;
-  };
-  REQUIRE(direct()("SET k v") == "OK");
-  SECTION("from the client") {
-    Proxy proxy(redis.port());
-    RawClient client(proxy.port());
-    CHECK(client.ask("GET k").find("-NOAUTH") == 0);
-    CHECK(client.ask("AUTH wrong").find("-WRONGPASS") == 0);
-    CHECK(client.ask("GET k").find("-NOAUTH") == 0);
-    CHECK(client.ask("AUTH pw") == "+OK\r\n");
-    for (int i = 0; i < 3; ++i) CHECK(client.ask("GET k") == bulk("v"));
-    CHECK(RawClient(proxy.port()).ask("GET k").find("-NOAUTH") == 0);
-  }
-  SECTION("from the URL") {
-    Proxy proxy(redis.port(),
-                {"--upstream", "redis://:pw@127.0.0.1:" + std::to_string(redis.port())});
-    RawClient client(proxy.port());
-    for (int i = 0; i < 3; ++i) CHECK(client.ask("GET k") == bulk("v"));
-    CHECK(client.ask("SUBSCRIBE c").find("*3\r\n$9\r\nsubscribe") == 0);
-  }
 }
 
 TEST_CASE("QUIT answers what came before, says OK and closes", "[protocol]") {

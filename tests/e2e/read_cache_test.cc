@@ -213,33 +213,6 @@ TEST_CASE("the same key in two databases is two entries", "[cache]") {
   CHECK(in3("GET k") == "THREE");
 }
 
-TEST_CASE("a client never gets what was fetched as another user", "[cache][acl]") {
-  Stack stack;
-  Client direct = stack.redis.client();
-  direct("SET secret treasure");
-  direct("SET bob:1 his");
-  direct("ACL SETUSER alice on >pa ~* +@all");
-  direct("ACL SETUSER bob on >pb ~bob:* +@all");
-  Client alice = stack.proxy.client();
-  Client bob = stack.proxy.client();
-  Client nobody = stack.proxy.client();
-  REQUIRE(alice("AUTH alice pa") == "OK");
-  REQUIRE(bob("AUTH bob pb") == "OK");
-  REQUIRE(becomes_hit(stack.proxy, alice, "GET secret"));
-  REQUIRE(becomes_hit(stack.proxy, nobody, "GET secret"));
-  for (int i = 0; i < 5; ++i) {
-    CHECK(alice("GET secret") == "treasure");
-    CHECK(bob("GET secret").find("NOPERM") != std::string::npos);
-    CHECK(bob("MGET bob:1 secret").find("NOPERM") != std::string::npos);
-    CHECK(bob("EXISTS secret").find("NOPERM") != std::string::npos);
-    CHECK(bob("GET bob:1") == "his");
-  }
-  CHECK(nobody("AUTH bob pb") == "OK");
-  CHECK(nobody("GET secret").find("NOPERM") != std::string::npos);
-  CHECK(bob("AUTH alice pa") == "OK");
-  CHECK(bob("GET secret") == "treasure");
-}
-
 TEST_CASE("1,000 clients that ask for one missing key cause one GET upstream per worker",
           "[cache]") {
   const unsigned workers = GENERATE(1u, 2u);  // a worker's L1 and its flights are its own

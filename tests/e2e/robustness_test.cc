@@ -193,7 +193,8 @@ TEST_CASE("clients that die in mid-pipeline disturb nobody", "[robustness]") {
   CHECK(wait_until([&] { return stack.proxy.count("clients") <= 2; }));
 }
 
-TEST_CASE("a client that never reads costs bounded memory, and gives it back", "[robustness]") {
+TEST_CASE("a client that never reads costs bounded memory, and gives it back",
+          "[robustness][memory]") {
   constexpr uint64_t kMiB = 1 << 20;
   Stack stack({"--set", "limits.client_output_pause=1mb"});
   stack.redis.client()({"SET", "large", std::string(100'000, 'x')});
@@ -234,7 +235,7 @@ TEST_CASE("a slow reader that reads at last gets everything", "[robustness]") {
   CHECK(good == 3000);
 }
 
-TEST_CASE("10,000 idle connections cost at most 40 MB", "[robustness]") {
+TEST_CASE("10,000 idle connections cost at most 40 MB", "[robustness][memory]") {
   constexpr size_t kConnections = 10'000;
   Stack stack({"--set", "limits.clients=20000"});
   const uint64_t before = stack.proxy.process().resident_bytes();
@@ -265,4 +266,38 @@ TEST_CASE("more clients than allowed are told so, as Redis does", "[robustness]"
   RawClient one_too_many(stack.proxy.port());
   CHECK(one_too_many.read_to_end() == "-ERR max number of clients reached\r\n");
   CHECK(clients[0].ask("PING") == "+PONG\r\n");
+}
+
+TEST_CASE("an upstream that is demoted gives no more hits, until it is a primary again",
+          "[robustness][coherence]") {
+  Stack stack;
+  Client direct = stack.redis.client();
+  direct("SET k v");
+  Client client = stack.proxy.client();
+  const auto is_hit = [&] {
+    const uint64_t hits = stack.proxy.count("l1_hits");
+    client("GET k");
+    return stack.proxy.count("l1_hits") > hits;
+  };
+  REQUIRE(wait_until(is_hit));
+  direct("REPLICAOF 127.0.0.1 1");
+  CHECK(wait_until([&] { return !is_hit(); }));
+  for (int i = 0; i < 10; ++i) CHECK_FALSE(is_hit());
+  CHECK(client("SET k w").find("READONLY") != std::string::npos);
+  direct("REPLICAOF NO ONE");
+  CHECK(wait_until(is_hit));
+  CHECK(client("SET k w") == "OK");
+  CHECK(client("GET k") == "w");
+}
+
+TEST_CASE("a script that does not end can be killed through the proxy", "[robustness]") {
+  Stack stack({}, {"--busy-reply-threshold", "200"});
+  RawClient stuck(stack.proxy.port());
+  stuck.send(encode({"EVAL", "while true do end", "0"}));
+  Client client = stack.proxy.client();
+  CHECK(wait_until([&] { return client("PING").find("BUSY") != std::string::npos; }));
+  CHECK(client("SCRIPT KILL") == "OK");
+  CHECK(stuck.read_reply().find("-") == 0);
+  CHECK(wait_until([&] { return client("SET k v") == "OK"; }));
+  CHECK(client("GET k") == "v");
 }

@@ -20,4 +20,15 @@ inline bool equals_upper(Bytes text, Bytes upper) {
   return true;
 }
 
+/// As equals_upper, against a text that is in lower case.
+inline bool equals_lower(Bytes text, Bytes lower) {
+  if (text.size() != lower.size()) return false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    char c = text[i];
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+    if (c != lower[i]) return false;
+  }
+  return true;
+}
+
 }  // namespace nearcached

@@ -49,6 +49,7 @@ class Proxy {
   /// and
   /// --upstream or --threads among them replace those.
   explicit Proxy(uint16_t upstream_port, std::vector<std::string> options = {});
+  /// Stops it by SIGTERM; the test fails if it does not end with status 0.
   ~Proxy();
   Proxy(const Proxy&) = delete;
   Proxy& operator=(const Proxy&) = delete;

@@ -143,13 +143,19 @@ TEST_CASE("a queue with nothing outstanding and nothing to write owns no memory"
   CHECK(queue.bytes() == 0);
 }
 
-TEST_CASE("a message out of band goes to the current place of the stream", "[replies]") {
+TEST_CASE("a message out of band goes behind every complete reply, held or not", "[replies]") {
   ReplyQueue queue;
-  const auto first = queue.reserve(false), second = queue.reserve(false);
+  const auto first = queue.reserve(false), second = queue.reserve(false), third = queue.reserve(false);
+  queue.out_of_band("0>");
+  queue.hold(second);
   queue.deliver(second, "b", true);
-  queue.out_of_band(">");
+  queue.out_of_band("1>");
+  queue.deliver(third, "c", true);
+  queue.out_of_band("2>");
   queue.deliver(first, "a", true);
-  CHECK(taken(queue) == ">ab");
+  CHECK(taken(queue) == "0>a");
+  queue.release(second);
+  CHECK(taken(queue) == "b1>c2>");
 }
 
 TEST_CASE("in any history replies leave whole, in order, and none before its release",

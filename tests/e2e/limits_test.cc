@@ -1,0 +1,140 @@
+// Limits: each holds, says so where somebody is told, and counts.
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <string>
+
+#include "harness/servers.h"
+
+using namespace nearcached::e2e;
+using namespace std::chrono_literals;
+
+TEST_CASE("L1 stays within its budget and what it evicts is fetched again", "[limits]") {
+  Stack stack({"--l1-memory", "1mb"});
+  Client client = stack.proxy.client();
+  Client direct = stack.redis.client();
+  for (int i = 0; i < 5000; ++i) {
+    direct({"SET", "k" + std::to_string(i), std::to_string(i) + std::string(1000, 'x')});
+  }
+  for (int round = 0; round < 2; ++round) {
+    for (int i = 0; i < 5000; ++i) {
+      REQUIRE(client({"GET", "k" + std::to_string(i)}) ==
+              std::to_string(i) + std::string(1000, 'x'));
+    }
+  }
+  CHECK(stack.proxy.count("l1_evictions") > 0);
+  CHECK(stack.proxy.count("l1_items") > 0);
+  CHECK(stack.proxy.count("l1_budget_bytes") == 1 << 20);
+  CHECK(stack.proxy.count("l1_used_bytes") <= 1 << 20);
+}
+
+TEST_CASE("a rule keeps keys out of L1, or only the long ones", "[limits]") {
+  TempDir dir;
+  write_file(dir.path() + "/n.toml",
+             "[[rule]]\nkeys = \"live:*\"\ncache = false\n"
+             "[[rule]]\nkeys = \"small:*\"\nvalue_max = \"10\"\n");
+  Stack stack({"-c", dir.path() + "/n.toml"});
+  Client direct = stack.redis.client();
+  const std::string longer(200, 'x');  // the limit allows for a reply's header
+  direct({"MSET", "live:1", "v", "small:1", longer, "other:1", "v"});
+  Client client = stack.proxy.client();
+  direct("CONFIG RESETSTAT");
+  for (int i = 0; i < 10; ++i) {
+    CHECK(client("GET live:1") == "v");
+    CHECK(client("GET small:1") == longer);
+  }
+  CHECK(stack.redis.calls("get") == 20);
+  CHECK(wait_until([&] {
+    const uint64_t hits = stack.proxy.count("l1_hits");
+    client("GET other:1");
+    return stack.proxy.count("l1_hits") > hits;
+  }));
+}
+
+TEST_CASE("an entry lives no longer than l1.ttl", "[limits]") {
+  Stack stack({"--set", "l1.ttl=100ms"});
+  stack.redis.client()("SET k v");
+  Client client = stack.proxy.client();
+  CHECK(wait_until([&] {
+    client("GET k");
+    return stack.redis.calls("get") >= 5;
+  }));
+}
+
+TEST_CASE("a subscriber that never reads is closed at the output limit, and its memory given back",
+          "[limits][memory]") {
+  constexpr uint64_t kMiB = 1 << 20;
+  Stack stack({"--set", "limits.client_output=8mb", "--set", "limits.client_output_pause=1mb"});
+  Client publisher = stack.redis.client();
+  const uint64_t before = stack.proxy.process().resident_bytes();
+  RawClient deaf(stack.proxy.port());
+  deaf.ask("SUBSCRIBE c");
+  const std::string message(100'000, 'x');
+  CHECK(wait_until([&] {
+    REQUIRE(stack.proxy.process().resident_bytes() < before + 64 * kMiB);
+    return publisher({"PUBLISH", "c", message}) == "0";
+  }));
+  CHECK(wait_until([&] { return stack.proxy.count("clients") <= 1; }));
+  CHECK(stack.proxy.count("limit_client_output_hit") == 1);
+  CHECK(wait_until([&] { return stack.proxy.process().resident_bytes() < before + 16 * kMiB; }));
+}
+
+TEST_CASE("a client that is idle for limits.client_idle is closed", "[limits]") {
+  Stack stack({"--set", "limits.client_idle=1s"});
+  RawClient idle(stack.proxy.port());
+  RawClient subscriber(stack.proxy.port());
+  REQUIRE(idle.ask("PING") == "+PONG\r\n");
+  subscriber.ask("SUBSCRIBE c");  // waits for others; Redis does not count it as idle
+  CHECK(idle.read_to_end().empty());
+  CHECK(stack.redis.client()("PUBLISH c x") == "1");
+  CHECK(stack.proxy.count("client_idle_closed") == 1);
+}
+
+TEST_CASE("a request over limits.request or limits.request_args is refused, others go on",
+          "[limits]") {
+  Stack stack({"--set", "limits.request=1mb", "--set", "limits.bulk=1mb", "--set",
+               "limits.request_args=1000"});
+  Client other = stack.proxy.client();
+  SECTION("too many arguments") {
+    RawClient client(stack.proxy.port());
+    client.send("*1001\r\n");
+    CHECK(client.read_to_end().find("-ERR") == 0);
+  }
+  SECTION("too long an argument") {
+    RawClient client(stack.proxy.port());
+    client.send("*2\r\n$3\r\nGET\r\n$2000000\r\n");
+    CHECK(client.read_to_end() == "-ERR Protocol error: invalid bulk length\r\n");
+  }
+  SECTION("too long a request") {
+    RawClient client(stack.proxy.port());
+    std::string request = "*900\r\n";
+    for (int i = 0; i < 899; ++i) request += "$2000\r\n" + std::string(2000, 'x') + "\r\n";
+    CHECK_THROWS([&] {
+      client.send(request);
+      client.read_to_end();
+      throw std::runtime_error("closed");
+    }());
+    CHECK(wait_until([&] { return stack.proxy.count("limit_request_hit") == 1; }));
+  }
+  CHECK(other("SET k v") == "OK");
+}
+
+TEST_CASE("a transaction of more keys than are remembered still invalidates them all",
+          "[limits][coherence]") {
+  Stack stack({"--set", "limits.transaction_keys=10"});
+  Client writer = stack.proxy.client();
+  std::vector<Client> readers;
+  for (int i = 0; i < 4; ++i) readers.push_back(stack.proxy.client());
+  for (int round = 0; round < 20; ++round) {
+    const std::string value = std::to_string(round);
+    for (Client& reader : readers) {
+      for (int i = 0; i < 50; ++i) reader({"GET", "k" + std::to_string(i)});
+    }
+    writer("MULTI");
+    for (int i = 0; i < 50; ++i) writer({"SET", "k" + std::to_string(i), value});
+    writer("EXEC");
+    for (Client& reader : readers) {
+      for (int i = 0; i < 50; ++i) REQUIRE(reader({"GET", "k" + std::to_string(i)}) == value);
+    }
+  }
+  CHECK(stack.proxy.count("limit_transaction_keys_hit") >= 20);
+}
