@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -102,7 +103,10 @@ void ScriptedUpstream::accept() {
   peer_.reset();
   pollfd one{listener_, POLLIN, 0};
   if (poll(&one, 1, kDeadlineMs) <= 0) throw std::runtime_error("the worker does not connect");
-  peer_ = std::make_unique<Peer>(accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC));
+  const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+  const int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // else each answer waits for an ACK
+  peer_ = std::make_unique<Peer>(fd);
 }
 
 std::optional<std::string> ScriptedUpstream::next_parsed() {
