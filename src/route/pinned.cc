@@ -302,7 +302,10 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
       break;
     case Route::unwatch: pin.watch = false; break;
     case Route::discard:
-    case Route::exec: event = end_transaction(pin, pending, kind == Route::exec, wire); break;
+    case Route::exec:
+      // Without MULTI it is an error that changes nothing: a WATCH stays.
+      if (pin.multi) event = end_transaction(pin, pending, kind == Route::exec, wire);
+      break;
     case Route::blocking:
       if (!may_block(*command, args)) break;
       // WAIT counts from its own connection's last command: one PING puts that behind our writes.

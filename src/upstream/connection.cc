@@ -276,6 +276,7 @@ void Connection::lose(Bytes reason) {
   // Refused: what waits for this link would wait in vain.
   const bool all = options_.once || !refusal_.empty();
   fail(why, all);
+  if (state_ == State::closing) return;  // one of those who were told has closed this connection
   if (all) out_.clear();
   const std::string refusal = refusal_;
   owner_.on_down(*this, why, refusal);
