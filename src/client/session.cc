@@ -85,6 +85,7 @@ size_t Session::process(Bytes bytes) {
     }
     if (status == ParseStatus::protocol_error) {
       skip_this = reply_off = false;
+      owner_.on_limit(protocol);
       reply("-ERR " + parser_.error() + "\r\n");
       close_when_done();
       done = bytes.size();
@@ -128,7 +129,7 @@ void Session::settle() {
   if (closing()) return;
   const bool still = waiting_ || paused_;
   if (still && in_.size() >= kStandingInputBytes) stream_.stop_reading();
-  else if (!eof_ && !stream_.reading()) stream_.start_reading();
+  else if (!eof_ && taking_ && !stream_.reading()) stream_.start_reading();
   if (eof_ && gives_up_on_eof) return close();
   const bool done = replies_.empty() && output_bytes() == 0;
   if (!done || still) return;
@@ -222,17 +223,20 @@ void Session::close_when_done() {
   mark_dirty();
 }
 
-void Session::drain(uint64_t quiet_ns, uint64_t linger_ns) {
+void Session::drain(uint64_t quiet_ns, uint64_t linger_ns, bool stop_taking) {
   const uint64_t now_ns = owner_.now_ns();
   if (fin_sent_ns_ > 0) {
     if (now_ns > fin_sent_ns_ + linger_ns) close();
     return;
   }
   if (gives_up_on_eof) return close();  // it waits for somebody else, perhaps for ever
+  taking_ = !stop_taking;
+  if (!taking_) stream_.stop_reading();
   const bool owes = !replies_.empty() || output_bytes() > 0 || waiting_ || paused_;
-  if (owes || now_ns < active_ns + quiet_ns) return;
+  if (owes || (taking_ && now_ns < active_ns + quiet_ns)) return;
   fin_sent_ns_ = now_ns;
   stream_.shutdown_write();
+  stream_.start_reading();  // to see its end
 }
 
 void Session::close() {

@@ -40,7 +40,7 @@ class Session final : private Stream::Handler {
     virtual void on_limit(uint8_t which) = 0;      ///< counts a limit that was hit (Limit)
     virtual uint64_t now_ns() = 0;                 ///< refreshes and returns the worker's clock
   };
-  enum Limit : uint8_t { output_closed, output_paused, inflight_paused, request_too_big };
+  enum Limit : uint8_t { output_closed, output_paused, inflight_paused, request_too_big, protocol };
 
   Session(Loop& loop, Owner& owner, const Config& config, SessionRef ref, uint64_t id);
 
@@ -51,8 +51,9 @@ class Session final : private Stream::Handler {
   void close_when_done();
   /// SIGTERM, called at every tick until it is closed: once it has been quiet for `quiet_ns` and
   /// owes nothing, sends FIN, and closes when the client does or after `linger_ns` more. A close
-  /// without that could overtake replies (RST) that the client has not read yet.
-  void drain(uint64_t quiet_ns, uint64_t linger_ns);
+  /// without that could overtake replies (RST) that the client has not read yet. `stop_taking`: it
+  /// is read from no more, so that a client that never pauses comes to its end too.
+  void drain(uint64_t quiet_ns, uint64_t linger_ns, bool stop_taking);
   void flush();
   void resume();
   /// Tries again later what answered Outcome::later.
@@ -127,6 +128,7 @@ class Session final : private Stream::Handler {
   bool waiting_ = false;  ///< a request answered Outcome::later
   bool paused_ = false;   ///< too much outstanding or unread by the client
   bool eof_ = false;
+  bool taking_ = true;        ///< requests are still read
   bool finishing_ = false;    ///< close_when_done
   uint64_t fin_sent_ns_ = 0;  ///< drained: only the client's end is awaited
   bool processing_ = false;

@@ -151,7 +151,8 @@ bool ReplyScanner::header_done(int64_t n) {
   }
   const uint64_t count = static_cast<uint64_t>(n);
   if (kind_of(type_) == Kind::bulk) {
-    if (count > bulk_bytes_max_) return false;
+    too_long_ = count > bulk_bytes_max_;
+    if (too_long_) return false;
     payload_left_ = count;
     where_ = Where::payload;
     return true;

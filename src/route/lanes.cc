@@ -80,7 +80,7 @@ Lane* Router::lane_for(const std::shared_ptr<const Identity>& identity, uint32_t
   for (const auto& lane : lanes_)
     if (lane->database == database && lane->resp == resp && *lane->identity == *identity)
       return lane.get();
-  if (lanes_.size() >= process_.config.limits.lanes) {
+  if (!has_room_for_lane()) {
     stats_.limit_lanes_hit.add();
     return nullptr;
   }
@@ -98,6 +98,27 @@ Lane* Router::lane_for(const std::shared_ptr<const Identity>& identity, uint32_t
   stats_.upstream_connections.add();
   lanes_.push_back(std::move(lane));
   return lanes_.back().get();
+}
+
+// Lanes that have never been up do not count: wrong passwords, tried again and again, must not keep
+// others out. They are as many as clients that wait for them, at most. A lane nobody uses gives
+// way.
+bool Router::has_room_for_lane() {
+  const auto proven = static_cast<size_t>(
+      std::count_if(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->proven; }));
+  if (lanes_.size() - proven >= process_.config.limits.private_connections) return false;
+  if (proven < process_.config.limits.lanes) return true;
+  for (const auto& lane : lanes_)
+    if (lane->proven && is_unused(*lane)) {
+      close_lane(*lane);
+      return true;
+    }
+  return false;
+}
+
+bool Router::is_unused(const Lane& lane) const {
+  return &lane != main_lane_ && lane.sessions == 0 && lane.waiting.empty() &&
+         lane.connection->pending() <= (lane.heartbeat_pending ? 1u : 0u);
 }
 
 void Router::attach(Session& session, Lane& lane) {
@@ -157,6 +178,7 @@ void Router::on_up(Connection& connection) {
   lane.proof.tracking = tracking;
   lane.proof.master_ns = 0;
   lane.heartbeat_pending = false;
+  lane.proven = true;
   if (&lane == main_lane_) {
     const char* why =
         !process_.config.l1.enabled                            ? "L1 is off"
@@ -250,10 +272,7 @@ void Router::tick() {
       heartbeat(lane);
     }
     const bool refused = !lane.connection->refusal().empty() && !lane.connection->up();
-    if (&lane != main_lane_ && lane.sessions == 0 && lane.waiting.empty() &&
-        lane.connection->pending() <= (lane.heartbeat_pending ? 1u : 0u) &&
-        (refused || now_ns_ > lane.idle_since_ns + idle_ns))
-      close_lane(lane);
+    if (is_unused(lane) && (refused || now_ns_ > lane.idle_since_ns + idle_ns)) close_lane(lane);
   }
   for (size_t i = pins_.size(); i-- > 0;)
     if (pins_[i]->idle && now_ns_ > pins_[i]->idle_since_ns + idle_ns) close_pin(*pins_[i]);
@@ -351,6 +370,8 @@ void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, boo
   error.append(reason).append(
       sent && !pending.read_only ? "); the command may have been executed\r\n" : ")\r\n");
   if (!connection.refusal().empty()) error = refusal_for_client(connection.refusal());
+  if (reason == kReplyTooLong) stats_.limit_upstream_reply_hit.add();
+  if (reason == kReplyTooLong) error = "-ERR the reply is longer than limits.upstream_reply\r\n";
   if (pending.kind == Pending::Kind::whole) return pending.handler->on_reply(connection, {}, error);
   const auto answer = [&](SessionRef ref, uint32_t slot) {
     Session* session = find(ref);

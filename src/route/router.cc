@@ -145,6 +145,7 @@ void Router::on_limit(uint8_t which) {
     case Session::output_paused: stats_.limit_client_output_pause_hit.add(); break;
     case Session::inflight_paused: stats_.limit_client_inflight_hit.add(); break;
     case Session::request_too_big: stats_.limit_request_hit.add(); break;
+    case Session::protocol: stats_.client_protocol_errors.add(); break;
     default: break;
   }
 }

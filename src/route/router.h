@@ -153,6 +153,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   // lanes.cc
   Lane* lane_for(const std::shared_ptr<const Identity>& identity, uint32_t database, int resp);
   Connection::Options connection_options(const Identity& identity, uint32_t database, int resp);
+  bool has_room_for_lane();
+  bool is_unused(const Lane& lane) const;
   void attach(Session& session, Lane& lane);
   void detach(Session& session);
   void heartbeat(Lane& lane);
@@ -267,6 +269,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   uint64_t ticks_ = 0;
 
   bool draining_ = false;
+  uint64_t drain_began_ns_ = 0;
   bool shutting_down_ = false;
   std::function<void()> drained_;
   std::unique_ptr<Timer> tick_timer_;

@@ -9,14 +9,18 @@ namespace nearcached {
 
 void Router::drain(std::function<void()> done) {
   draining_ = true;
+  drain_began_ns_ = now_ns();
   drained_ = std::move(done);
   if (stats_.clients.get() == 0 && drained_) std::exchange(drained_, nullptr)();
 }
 
 void Router::drain_sessions() {
-  constexpr uint64_t kQuietNs = 20'000'000, kLingerNs = 500'000'000;
+  constexpr uint64_t kQuietNs = 20'000'000, kLingerNs = 500'000'000, kNsPerMs = 1'000'000;
+  const bool stop_taking =
+      now_ns_ > drain_began_ns_ + process_.config.server.drain_timeout_ms * kNsPerMs / 2;
   for (size_t i = 0; i < sessions_.size(); ++i)
-    if (Session* session = sessions_[i].session.get()) session->drain(kQuietNs, kLingerNs);
+    if (Session* session = sessions_[i].session.get())
+      session->drain(kQuietNs, kLingerNs, stop_taking);
 }
 
 void Router::shutdown() {

@@ -20,19 +20,46 @@ class Counter {
 };
 
 // X(name): the name is the field's name in INFO. Order is the order there.
-#define NEARCACHED_COUNTERS(X)                                                                    \
-  X(clients)                                                                                      \
-  X(connections_received) X(commands_processed) X(l1_hits) X(l1_misses) X(l1_items)               \
-      X(l1_used_bytes) X(l1_budget_bytes) X(l1_fills) X(l1_fills_discarded) X(l1_evictions)       \
-          X(l1_expired) X(l1_reclaimed) X(l1_invalidations) X(l1_flushes) X(flights_joined)       \
-              X(flights) X(fences) X(upstream_connections) X(upstream_reconnects)                 \
-                  X(upstream_requests) X(upstream_errors) X(pinned_sessions)                      \
-                      X(private_connections_idle) X(limit_client_inflight_hit)                    \
-                          X(limit_client_output_pause_hit) X(limit_client_output_hit)             \
-                              X(limit_request_hit) X(limit_upstream_queue_hit) X(limit_lanes_hit) \
-                                  X(limit_private_connections_hit) X(limit_flights_hit)           \
-                                      X(limit_transaction_keys_hit) X(limit_l1_value_hit)         \
-                                          X(client_idle_closed)
+// clang-format off
+#define NEARCACHED_COUNTERS(X) \
+  X(clients) \
+  X(connections_received) \
+  X(commands_processed) \
+  X(client_protocol_errors) \
+  X(client_idle_closed) \
+  X(l1_hits) \
+  X(l1_misses) \
+  X(l1_items) \
+  X(l1_used_bytes) \
+  X(l1_budget_bytes) \
+  X(l1_fills) \
+  X(l1_fills_discarded) \
+  X(l1_evictions) \
+  X(l1_expired) \
+  X(l1_reclaimed) \
+  X(l1_invalidations) \
+  X(l1_flushes) \
+  X(flights_joined) \
+  X(flights) \
+  X(fences) \
+  X(upstream_connections) \
+  X(upstream_reconnects) \
+  X(upstream_requests) \
+  X(upstream_errors) \
+  X(pinned_sessions) \
+  X(private_connections_idle) \
+  X(limit_request_hit) \
+  X(limit_client_inflight_hit) \
+  X(limit_client_output_pause_hit) \
+  X(limit_client_output_hit) \
+  X(limit_upstream_queue_hit) \
+  X(limit_upstream_reply_hit) \
+  X(limit_lanes_hit) \
+  X(limit_private_connections_hit) \
+  X(limit_flights_hit) \
+  X(limit_transaction_keys_hit) \
+  X(limit_l1_value_hit)
+// clang-format on
 
 struct alignas(64) Stats {
 #define X(name) Counter name;

@@ -165,7 +165,8 @@ void Connection::on_read(Bytes bytes) {
     reply_begun_ = true;
     const ReplyScanner::Step step = scanner_.scan(bytes);
     if (step.status == ReplyScanner::Status::bad) {
-      down_reason_ = "the upstream sent something that is not RESP";
+      down_reason_ =
+          scanner_.too_long() ? kReplyTooLong : "the upstream sent something that is not RESP";
       lose_after_read_ = true;
       break;
     }
@@ -189,10 +190,21 @@ bool Connection::take_reply(Bytes piece, bool last) {
   const bool whole =
       state_ == State::introducing || push || wants_whole_ ||
       (front != nullptr && (front->kind == Pending::Kind::whole || front->event != 0));
-  if (whole && !(last && whole_.empty())) {
+  if (whole && !(last && whole_.empty() && !drop_reply_)) {
     if (whole_.size() + piece.size() > options_.reply_bytes_max) {
-      down_reason_ = "a reply is longer than limits.upstream_reply";
-      return false;
+      down_reason_ = kReplyTooLong;
+      if (front == nullptr || push || state_ == State::introducing) return false;
+      drop_reply_ = true;  // only this request's: the link is others' too
+      whole_.clear();
+    }
+    if (drop_reply_) {
+      if (last) {
+        drop_reply_ = false;
+        Pending failed = std::move(*front);
+        pending_.pop_front();
+        owner_.on_lost(*this, failed, kReplyTooLong, true);
+      }
+      return true;
     }
     whole_.append(piece);
     if (!last) return true;
@@ -271,6 +283,7 @@ void Connection::lose(Bytes reason) {
   scanner_.reset();
   reply_begun_ = false;
   whole_.clear();
+  drop_reply_ = false;
   introduction_.clear();
   tracking_ = false;
   // Refused: what waits for this link would wait in vain.

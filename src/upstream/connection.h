@@ -38,6 +38,9 @@ struct SessionRef {
 
 class Connection;
 
+/// The reason given to Owner::on_down when limits.upstream_reply was passed.
+constexpr Bytes kReplyTooLong = "a reply is longer than limits.upstream_reply";
+
 /// Receives one whole reply; for everything that is not simply handed on to a client. Freed by
 /// itself or its owner: called exactly once per Pending, with `reply` or, if the link was lost
 /// first, with an empty view and `failure`.
@@ -191,6 +194,7 @@ class Connection final : public Stream::Handler {
   Buffer whole_;  ///< the beginning of a reply that must be complete to be used
   char reply_type_ = 0;
   bool reply_begun_ = false;
+  bool drop_reply_ = false;  ///< the reply in progress is too long to be gathered
   bool wants_whole_ = false;
   bool tracking_ = false;
   bool in_read_ = false;

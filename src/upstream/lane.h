@@ -34,6 +34,7 @@ struct Lane final : Link {
   int resp = 3;
   uint32_t sessions = 0;
   uint64_t idle_since_ns = 0;
+  bool proven = false;  ///< has been up: the server accepts who it is
   bool heartbeat_pending = false;
   uint64_t next_heartbeat_ns = 0;
   /// Called once when the lane is up (empty refusal) or has been refused or given up on.

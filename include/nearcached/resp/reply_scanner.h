@@ -30,6 +30,8 @@ class ReplyScanner {
   /// True between replies: nothing of the next reply has been seen.
   bool at_start() const { return elements_left_ == 0; }
   void reset();
+  /// After bad: a declared bulk was longer than bulk_bytes_max. Until reset().
+  bool too_long() const { return too_long_; }
 
  private:
   enum class Where : uint8_t { type, line, header, payload, payload_cr, payload_lf };
@@ -42,6 +44,7 @@ class ReplyScanner {
   void element_done();
 
   uint64_t bulk_bytes_max_;
+  bool too_long_ = false;
   uint64_t elements_left_ = 0;  ///< elements still to come, the current one included
   uint64_t payload_left_ = 0;   ///< bytes of the current payload still to come
   uint64_t number_ = 0;         ///< of the current header; in a line: its bytes so far
