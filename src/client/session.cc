@@ -74,9 +74,8 @@ void Session::on_read(Bytes bytes) {
 size_t Session::process(Bytes bytes) {
   size_t done = 0, consumed = 0;
   Request request;
-  partial_ = false;
-  processing_ = true;
   while (!waiting_ && !finishing_ && done < bytes.size() && !must_pause()) {
+    partial_ = false;
     const ParseStatus status = parser_.parse(bytes.substr(done), request, consumed);
     if (status == ParseStatus::need_more) {
       done += consumed;
@@ -101,9 +100,9 @@ size_t Session::process(Bytes bytes) {
     skip_next = false;
     if (closing()) break;
   }
-  processing_ = false;
-  if (!partial_ && !waiting_)
-    parser_.parse({}, request, consumed);  // lets a giant request's memory go
+  // Between requests, and only there, the parser may be called with nothing: it then lets a giant
+  // request's memory go.
+  if (done == bytes.size() && !partial_) parser_.parse({}, request, consumed);
   return done;
 }
 

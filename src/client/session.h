@@ -131,7 +131,6 @@ class Session final : private Stream::Handler {
   bool taking_ = true;        ///< requests are still read
   bool finishing_ = false;    ///< close_when_done
   uint64_t fin_sent_ns_ = 0;  ///< drained: only the client's end is awaited
-  bool processing_ = false;
   bool partial_ = false;  ///< in_ begins with a request that is not complete
 };
 

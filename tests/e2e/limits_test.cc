@@ -27,6 +27,26 @@ TEST_CASE("L1 stays within its budget and what it evicts is fetched again", "[li
   CHECK(stack.proxy.count("l1_used_bytes") <= 1 << 20);
 }
 
+TEST_CASE("a pipeline that is held back is answered in full, wherever its bytes are cut",
+          "[limits]") {
+  Stack stack({"--set", "limits.client_inflight=2", "--set", "l1.enabled=false"});
+  stack.redis.client()("SET key value");
+  std::string pipeline, expected;
+  for (int i = 0; i < 400; ++i) {
+    const std::string text = std::to_string(i);
+    pipeline += "*2\r\n$4\r\nECHO\r\n$" + std::to_string(text.size()) + "\r\n" + text + "\r\n";
+    expected += "$" + std::to_string(text.size()) + "\r\n" + text + "\r\n";
+  }
+  for (const size_t step : {7, 61, 250, 1023}) {
+    RawClient client(stack.proxy.port());
+    for (size_t at = 0; at < pipeline.size(); at += step) client.send(pipeline.substr(at, step));
+    std::string got;
+    for (int i = 0; i < 400; ++i) got += client.read_reply();
+    CHECK(got == expected);
+  }
+  CHECK(stack.proxy.count("limit_client_inflight_hit") > 0);
+}
+
 TEST_CASE("a rule keeps keys out of L1, or only the long ones", "[limits]") {
   TempDir dir;
   write_file(dir.path() + "/n.toml",
