@@ -34,14 +34,12 @@ void ReplyQueue::deliver(Slot slot, Bytes bytes, bool last) {
   }
 }
 
-void ReplyQueue::out_of_band(Bytes bytes) {
-  for (size_t place = slots_.size(); place-- > 0;) {
-    if (!slots_[place].complete) continue;
-    slots_[place].bytes.append(bytes);
-    waiting_bytes_ += bytes.size();
-    return;
-  }
-  out_.append(bytes);
+void ReplyQueue::out_of_band(Bytes bytes, const Slot* before) {
+  const size_t place = before != nullptr ? *before - first_ : slots_.size();
+  NC_CHECK(place <= slots_.size());
+  if (place == 0) return out_.append(bytes);
+  slots_[place - 1].bytes.append(bytes);  // leaves with that slot, behind its reply
+  waiting_bytes_ += bytes.size();
 }
 
 void ReplyQueue::hold(Slot slot) {

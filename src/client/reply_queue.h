@@ -23,9 +23,9 @@ class ReplyQueue {
   /// A complete slot is kept back until release() (a write whose fence is not through).
   void hold(Slot slot);
   void release(Slot slot);
-  /// Bytes that belong to no request (a pub/sub message): behind every reply that is complete, even
-  /// one that is still held, and before those that are not.
-  void out_of_band(Bytes bytes);
+  /// Bytes that belong to no request (a pub/sub message): in front of the reply of `before`, which
+  /// is outstanding, or, if that is null, behind everything.
+  void out_of_band(Bytes bytes, const Slot* before);
   /// Where a reply that can be given at once is written; only when nothing is outstanding.
   Buffer& out() { return out_; }
   /// True while that slot has neither been completed nor dropped.

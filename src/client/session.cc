@@ -184,8 +184,8 @@ void Session::release(ReplyQueue::Slot slot) {
   wake();
 }
 
-void Session::out_of_band(Bytes bytes) {
-  replies_.out_of_band(bytes);
+void Session::out_of_band(Bytes bytes, const ReplyQueue::Slot* before) {
+  replies_.out_of_band(bytes, before);
   mark_dirty();
   if (output_bytes() > config_.limits.client_output_bytes) {
     owner_.on_limit(output_closed);

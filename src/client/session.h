@@ -65,7 +65,7 @@ class Session final : private Stream::Handler {
   void deliver(ReplyQueue::Slot slot, Bytes bytes, bool last);
   void hold(ReplyQueue::Slot slot) { replies_.hold(slot); }
   void release(ReplyQueue::Slot slot);
-  void out_of_band(Bytes bytes);
+  void out_of_band(Bytes bytes, const ReplyQueue::Slot* before);
   /// Room for a reply that is given at once; only while nothing is outstanding.
   Buffer& direct_out() {
     mark_dirty();
@@ -131,7 +131,7 @@ class Session final : private Stream::Handler {
   bool taking_ = true;        ///< requests are still read
   bool finishing_ = false;    ///< close_when_done
   uint64_t fin_sent_ns_ = 0;  ///< drained: only the client's end is awaited
-  bool partial_ = false;  ///< in_ begins with a request that is not complete
+  bool partial_ = false;      ///< in_ begins with a request that is not complete
 };
 
 }  // namespace nearcached

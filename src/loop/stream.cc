@@ -288,6 +288,7 @@ Result<void> Listener::listen(const Address& address, unsigned backlog) {
         ::close(handle->spare);
         ::close(accept4(handle->fd, nullptr, nullptr, SOCK_CLOEXEC));
         handle->spare = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (handle->spare < 0) uv_sleep(10);  // not even that one: others may be closing theirs
         return;
       }
       if (client < 0) return;

@@ -18,6 +18,7 @@ namespace nearcached {
 namespace {
 
 constexpr uint64_t kNsPerMs = 1'000'000;
+constexpr uint64_t kSettleNs = 200 * kNsPerMs;
 
 Lane& lane_of(Connection& connection) {
   return *static_cast<Lane*>(static_cast<Link*>(connection.owner_data));
@@ -179,6 +180,8 @@ void Router::on_up(Connection& connection) {
   lane.proof.master_ns = 0;
   lane.heartbeat_pending = false;
   lane.proven = true;
+  // It answers again: what the link before had left it to do is done within its next turns.
+  if (flush_again_ns_ != 0) flush_again_ns_ = now_ns_ + kSettleNs;
   if (&lane == main_lane_) {
     const char* why =
         !process_.config.l1.enabled                            ? "L1 is off"
@@ -276,6 +279,10 @@ void Router::tick() {
   }
   for (size_t i = pins_.size(); i-- > 0;)
     if (pins_[i]->idle && now_ns_ > pins_[i]->idle_since_ns + idle_ns) close_pin(*pins_[i]);
+  if (flush_again_ns_ != 0 && now_ns_ > flush_again_ns_ && main_lane_->connection->up()) {
+    flush_again_ns_ = 0;
+    process_.stamps.invalidate_all();
+  }
   if (draining_) drain_sessions();
   if (config.limits.client_idle_s > 0 && ticks_ % 16 == 0) {
     for (Place& place : sessions_) {
@@ -294,7 +301,10 @@ void Router::on_push(Connection& connection, Bytes push) {
     Pin& pin = pin_of(connection);
     if (Session* session = find(pin.session)) {
       count_channels(pin, push);
-      session->out_of_band(push);
+      // Nothing the connection still owes can have been answered before this.
+      const Pending* front = connection.front_pending();
+      const bool owed = front != nullptr && front->kind == Pending::Kind::relay;
+      session->out_of_band(push, owed ? &front->slot : nullptr);
     }
     return;
   }
@@ -361,6 +371,9 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
 }
 
 void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, bool sent) {
+  // SWAPDB pushes nothing: if a server that hung still runs it, nobody would be told.
+  if (sent && pending.writes != nullptr && pending.writes->all)
+    flush_again_ns_ = now_ns_ + kSettleNs;
   end_writes(pending);
   Link& link = *static_cast<Link*>(connection.owner_data);
   link.converting = false;

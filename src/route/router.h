@@ -228,6 +228,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   L1Table l1_;
   uint64_t now_ns_ = 0;
   uint64_t table_loaded_ns_ = 0;
+  uint64_t flush_again_ns_ = 0;  ///< a FLUSHALL or SWAPDB was lost on its way: drop everything then
   uint64_t max_staleness_ns_;
   uint64_t rule_value_max_ = 0;  ///< the largest value_max of any rule
   uint64_t seen_all_ = 0;        ///< the process-wide stamp the spaces were made under

@@ -193,7 +193,7 @@ bool Connection::take_reply(Bytes piece, bool last) {
   if (whole && !(last && whole_.empty() && !drop_reply_)) {
     if (whole_.size() + piece.size() > options_.reply_bytes_max) {
       down_reason_ = kReplyTooLong;
-      if (front == nullptr || push || state_ == State::introducing) return false;
+      if (front == nullptr || push || state_ == State::introducing || options_.once) return false;
       drop_reply_ = true;  // only this request's: the link is others' too
       whole_.clear();
     }

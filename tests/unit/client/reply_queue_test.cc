@@ -143,20 +143,21 @@ TEST_CASE("a queue with nothing outstanding and nothing to write owns no memory"
   CHECK(queue.bytes() == 0);
 }
 
-TEST_CASE("a message out of band goes behind every complete reply, held or not", "[replies]") {
+TEST_CASE("a message out of band goes in front of the first reply that is still owed",
+          "[replies]") {
   ReplyQueue queue;
   const auto first = queue.reserve(false), second = queue.reserve(false),
              third = queue.reserve(false);
-  queue.out_of_band("0>");
+  queue.out_of_band("0>", &first);
   queue.hold(second);
   queue.deliver(second, "b", true);
-  queue.out_of_band("1>");
+  queue.out_of_band("2>", &third);
   queue.deliver(third, "c", true);
-  queue.out_of_band("2>");
+  queue.out_of_band("end>", nullptr);
   queue.deliver(first, "a", true);
   CHECK(taken(queue) == "0>a");
   queue.release(second);
-  CHECK(taken(queue) == "b1>c2>");
+  CHECK(taken(queue) == "b2>cend>");
 }
 
 TEST_CASE("in any history replies leave whole, in order, and none before its release",
