@@ -45,10 +45,6 @@ void Timer::start(uint64_t first_ms, uint64_t repeat_ms) {
       first_ms, repeat_ms);
 }
 
-void Timer::stop() {
-  if (handle_ != nullptr) uv_timer_stop(&handle_->timer);
-}
-
 void Timer::close() {
   if (handle_ == nullptr) return;
   uv_close(reinterpret_cast<uv_handle_t*>(&handle_->timer),

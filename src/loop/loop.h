@@ -31,8 +31,6 @@ class Loop {
   Loop& operator=(const Loop&) = delete;
 
   void run();
-  /// Makes run() return once every handle is closed or unreferenced.
-  void stop() { uv_stop(&loop_); }
   /// Called once per turn, when everything the turn brought (reads, timers, tasks) has been handled
   /// and before the loop sleeps: the place to flush.
   void on_turn_end(std::function<void()> callback);
@@ -58,7 +56,6 @@ class Timer {
   Timer(const Timer&) = delete;
   Timer& operator=(const Timer&) = delete;
   void start(uint64_t first_ms, uint64_t repeat_ms);
-  void stop();
   void close();
 
  private:

@@ -4,13 +4,12 @@
 #include <algorithm>
 #include <charconv>
 
+#include "nearcached/base/clock.h"
 #include "route/flight.h"
 #include "route/router.h"
 
 namespace nearcached {
 namespace {
-
-constexpr uint64_t kNsPerMs = 1'000'000;
 
 uint64_t bucket_hash(const L1Key& key) {
   return key.hash ^ (std::hash<Bytes>{}(key.variant) * 31) ^ key.command;

@@ -14,8 +14,6 @@
 namespace nearcached {
 namespace {
 
-constexpr uint64_t kNsPerMs = 1'000'000;
-
 std::string ratio(uint64_t part, uint64_t whole) {
   char text[32];
   std::snprintf(text, sizeof text, "%.4f",

@@ -8,6 +8,7 @@
 #include <charconv>
 
 #include "nearcached/base/check.h"
+#include "nearcached/base/clock.h"
 #include "nearcached/base/hash.h"
 #include "nearcached/base/log.h"
 #include "nearcached/coherence/mutations.h"
@@ -17,7 +18,6 @@
 namespace nearcached {
 namespace {
 
-constexpr uint64_t kNsPerMs = 1'000'000;
 constexpr uint64_t kSettleNs = 200 * kNsPerMs;
 
 Lane& lane_of(Connection& connection) {

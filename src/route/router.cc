@@ -18,12 +18,6 @@
 #include "route/flight.h"
 
 namespace nearcached {
-namespace {
-
-constexpr uint64_t kNsPerMs = 1'000'000;
-
-}  // namespace
-
 void Process::on_every_worker(unsigned origin, const Each& each, std::function<void()> done) {
   auto left = std::make_shared<std::atomic<size_t>>(routers.size());
   auto finish = [this, origin, left, finished = std::move(done)] {

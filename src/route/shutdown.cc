@@ -1,7 +1,7 @@
 // The end of a worker, in two steps. Drain: no new connections; every session goes on being served
 // and is closed when it has been quiet for a tick and owes nothing, so that what its client had
 // sent by then has been read and answered. Shutdown: everything is closed at once.
-#include "nearcached/base/check.h"
+#include "nearcached/base/clock.h"
 #include "route/flight.h"
 #include "route/router.h"
 
@@ -15,7 +15,7 @@ void Router::drain(std::function<void()> done) {
 }
 
 void Router::drain_sessions() {
-  constexpr uint64_t kQuietNs = 20'000'000, kLingerNs = 500'000'000, kNsPerMs = 1'000'000;
+  constexpr uint64_t kQuietNs = 20'000'000, kLingerNs = 500'000'000;
   const bool stop_taking =
       now_ns_ > drain_began_ns_ + process_.config.server.drain_timeout_ms * kNsPerMs / 2;
   for (size_t i = 0; i < sessions_.size(); ++i)

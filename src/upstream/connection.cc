@@ -19,8 +19,6 @@ namespace {
 
 enum Step : uint8_t { kAuth, kHello, kSelect, kTracking, kName, kId };
 
-constexpr uint64_t kNsPerMs = 1'000'000;
-
 bool starts_with(Bytes text, Bytes prefix) { return text.substr(0, prefix.size()) == prefix; }
 
 uint64_t jittered(uint64_t ms) {

@@ -146,7 +146,6 @@ class Connection final : public Stream::Handler {
   const Options& options() const { return options_; }
   size_t pending() const { return pending_.size(); }
   unsigned attempt() const { return options_.attempt; }  ///< the address that is being used
-  Pending& last_pending() { return pending_.back(); }
   Pending* front_pending() { return pending_.empty() ? nullptr : &pending_.front(); }
   uint64_t sequence() const { return sequence_; }  ///< of the last request appended
   bool tracking() const { return tracking_; }
