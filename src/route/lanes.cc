@@ -170,6 +170,8 @@ void Router::on_up(Connection& connection) {
   Lane& lane = lane_of(connection);
   if (!mutation::no_epoch || lane.proof.space == 0) renew_space(lane);
   lane.proof.master_ns = 0;
+  lane.stale_space = 0;
+  lane.stale_proof_ns = 0;
   lane.heartbeat_pending = false;
   lane.proven = true;
   // It answers again: what the link before had left it to do is done within its next turns.
@@ -196,7 +198,8 @@ void Router::on_down(Connection& connection, Bytes reason, Bytes refusal) {
     return;
   }
   Lane& lane = lane_of(connection);
-  if (!mutation::no_epoch) drop_space(lane, "upstream link lost");
+  remember_space(lane);
+  if (!mutation::no_epoch && lane.serial != 0) drop_space(lane, "upstream link lost");
   lane.mode = CoherenceMode::off;
   lane.proof.tracking = false;
   lane.heartbeat_pending = false;
@@ -246,7 +249,13 @@ void Router::drop_space(Lane& lane, Bytes reason) {
 }
 
 void Router::renew_spaces() {
-  for (const auto& lane : lanes_) renew_space(*lane);
+  const uint64_t flushes = process_.flushes.load();
+  const bool meant = flushes != std::exchange(flushes_seen_, flushes);
+  for (const auto& lane : lanes_) {
+    if (!meant) remember_space(*lane);
+    renew_space(*lane);
+  }
+  if (meant) forget_stale_spaces();
 }
 
 void Router::tick() {

@@ -268,8 +268,7 @@ void Router::flush_command(Session& session, std::span<const Bytes> args) {
       BusMessage::Kind::flush, Cause::bus, {}, session.database, session.resp, {}, 0};
   if_allowed(session, kAdmin, [this, options, what](SessionRef ref, ReplyQueue::Slot slot) {
     if (!options.local) return invalidate_everywhere(what, answerer(ref, slot));
-    process_.stamps.invalidate_all();
-    stats_.invalidations_bus.add();
+    process_.flush_here(stats_);
     if (Session* waiting = find(ref))
       waiting->deliver(slot, numbers({{"proxies", 1}, {"acknowledged", 1}}, what.resp), true);
   });
