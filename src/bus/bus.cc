@@ -98,6 +98,7 @@ void Bus::close() {
     BusMessage goodbye;
     goodbye.kind = Kind::goodbye;
     publish(channel_of(config_.upstream.parsed.database), goodbye, [](redisReply&) {});
+    publisher_.flush();
   }
   timer_.close();
   subscriber_.close();

@@ -201,7 +201,7 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
   Session* session = find(flight.session);
   if (session == nullptr) return;
   if (session->last_connection == &kNowhere) session->last_connection = &flight.lane;
-  if (uses_bus_) session->view.floor_ns = now_ns_;
+  if (via_bus(flight.lane.mode)) session->view.floor_ns = now_ns_;
   converted_.clear();
   if (!array) {
     converted_.append(reply);

@@ -38,8 +38,8 @@ struct Process final : public Bus::Owner {
   std::vector<Mailbox*> mailboxes;   ///< likewise
   Stats control_stats;               ///< the control loop's own
 
-  /// Some lane is, or was, in a mode in which nobody tells of writes with unknown keys.
-  std::atomic<bool> blind{false};
+  /// Lanes that feed L1 though nobody tells them of writes with unknown keys (publish, ttl).
+  std::atomic<uint64_t> blind_lanes{0};
   /// What worker 0's main lane has: "the" mode, for INFO.
   std::atomic<CoherenceMode> mode{CoherenceMode::off};
 

@@ -374,7 +374,7 @@ void Router::mark_writes(Pending& pending, Link& link, const Command* command,
     pending.fence =
         !exact || !trusted || (effect == Effect::unknown && (command == nullptr || keys_.empty()));
     // Where the server tells nobody what it changed, there is nothing to wait for.
-    if (pending.fence && process_.blind.load()) effect = Effect::everything;
+    if (pending.fence && writes_unseen()) effect = Effect::everything;
   }
   if (effect == Effect::everything) {
     pending.fence = false;

@@ -125,6 +125,8 @@ class Router final : public Session::Owner, public Connection::Owner {
 
   // modes.cc
   void begin_coherence(Lane& lane);
+  void change_mode(Lane& lane, CoherenceMode mode);
+  bool writes_unseen() const;
   void set_mode(Lane& lane, CoherenceMode mode, Bytes why);
   void choose_mode(Lane& lane);
   void try_redirect(Lane& lane);
@@ -292,7 +294,6 @@ class Router final : public Session::Owner, public Connection::Owner {
   uint64_t seen_all_ = 0;        ///< the process-wide stamp the spaces were made under
   uint32_t next_space_ = 1;
   uint64_t next_serial_ = 1;
-  bool uses_bus_ = false;   ///< a lane is, or was, in a mode whose news come over the bus
   bool announces_ = false;  ///< writes are made known over the bus
 
   bool serves_stale_ = false;      ///< a rule has serve_stale
