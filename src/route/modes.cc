@@ -200,14 +200,15 @@ void Router::prove_redirect(Lane& lane, uint64_t subscriber) {
     connection.send(args, ReplyTask::pending(std::move(callback), now_ns_));
   };
   const auto ignore = [](Bytes, Bytes) {};
+  const auto readable = std::make_shared<bool>(true);
   ask({"CLIENT", "CACHING", "YES"}, ignore);
-  ask({"EXISTS", probe}, ignore);
+  ask({"EXISTS", probe}, [readable](Bytes reply, Bytes) { *readable = !reply.starts_with("-"); });
   ask({"SET", probe, "1", "PX", "1000"},
-      [this, serial, subscriber, probe](Bytes reply, Bytes failure) {
+      [this, serial, subscriber, probe, readable](Bytes reply, Bytes failure) {
         Lane* tried = find_lane(serial);
         if (tried == nullptr || !failure.empty()) return;
-        // Not allowed to write the probe: the server's word has to do.
-        if (reply.starts_with("-"))
+        // Not allowed to read or write the probe: the server's word has to do.
+        if (reply.starts_with("-") || !*readable)
           return set_mode(*tried, CoherenceMode::redirect, tried->no_resp3);
         process_.bus->confirm(probe, [this, serial, subscriber](bool saw) {
           process_.post(index_, [this, serial, subscriber, saw] {
@@ -247,8 +248,8 @@ bool Router::parks(Session& session, const Lane& lane) {
 void Router::park(Session& session) {
   session.parked = true;
   parked_.push_back({session.ref, now_ns_});
-  waits_for_proof_.store(true);
-  process_.bus->request_proof();
+  // One request a round trip: on_bus_proof asks again for those for whom this one was too early.
+  if (!waits_for_proof_.exchange(true)) process_.bus->request_proof();
   stats_.hits_parked.add();
 }
 

@@ -181,7 +181,8 @@ void Router::invalidate_everywhere(const Explicit& what, const Answerer& answer)
       what.kind, what.cause, what.items, what.database,
       [what, answer](const Bus::Outcome& outcome) {
         if (!outcome.error.empty())
-          return answer(error_reply("ERR dropped in this process only: " + outcome.error));
+          return answer(
+              error_reply("ERR dropped here, but not known to be elsewhere: " + outcome.error));
         const std::pair<Bytes, uint64_t> proxies{"proxies", outcome.receivers};
         const std::pair<Bytes, uint64_t> acknowledged{"acknowledged", outcome.acknowledged};
         if (what.extra_name.empty()) return answer(numbers({proxies, acknowledged}, what.resp));
