@@ -22,10 +22,11 @@ LAYERS = {
     "l1": {"base"},
     "coherence": {"base"},
     "loop": LOW,
+    "bus": LOW | {"loop"},
     "upstream": LOW | {"loop"},
     "client": LOW | {"loop", "upstream"},
-    "route": LOW | {"loop", "upstream", "client"},
-    "server": LOW | {"loop", "upstream", "client", "route"},
+    "route": LOW | {"loop", "bus", "upstream", "client"},
+    "server": LOW | {"loop", "bus", "upstream", "client", "route"},
     "main.cc": LOW | {"server"},
 }
 

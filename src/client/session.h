@@ -98,6 +98,7 @@ class Session final : private Stream::Handler {
   uint16_t last_command = UINT16_MAX;  ///< Command::id; for CLIENT LIST
   Lane* lane = nullptr;
   Pin* pin = nullptr;
+  bool parked = false;           ///< has waited for the bus once for the request at hand
   bool gives_up_on_eof = false;  ///< blocked upstream: hanging up ends the request, as in Redis
   coherence::SessionView view;
   const void* last_connection = nullptr;  ///< where its last request went; compared, never followed

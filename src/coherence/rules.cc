@@ -84,7 +84,11 @@ bool enable([[maybe_unused]] Bytes name) {
                       {"no_watermark", &no_watermark},
                       {"no_push", &no_push},
                       {"no_epoch", &no_epoch},
-                      {"no_fence", &no_fence}};
+                      {"no_fence", &no_fence},
+                      {"no_gap", &no_gap},
+                      {"no_bus_proof", &no_bus_proof},
+                      {"no_announce", &no_announce},
+                      {"no_pattern", &no_pattern}};
   for (const Row& row : rows)
     if (row.name == name) return *row.value = true;
 #endif

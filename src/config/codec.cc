@@ -15,7 +15,9 @@ namespace {
 
 using Type = Given::Type;
 
-constexpr std::array<std::string_view, 3> kModes{"auto", "resp3", "off"};
+constexpr std::array<std::string_view, 7> kModes{"auto",     "resp3", "redirect", "publish",
+                                                 "keyspace", "ttl",   "off"};
+constexpr std::array<std::string_view, 2> kPayloads{"key", "pattern"};
 constexpr std::array<std::string_view, 5> kLevels{"trace", "debug", "info", "warn", "error"};
 constexpr std::string_view kAuto = "auto";
 
@@ -111,6 +113,28 @@ Result<void> assign_text(const Key& key, std::string& out, const Given& given) {
   return {};
 }
 
+Result<void> assign_name(const Key& key, std::string& out, const Given& given) {
+  static constexpr std::string_view kAllowed =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-";
+  const bool fits = given.text.size() >= key.min && given.text.size() <= key.max &&
+                    given.text.find_first_not_of(kAllowed) == std::string::npos;
+  if (!is_text(given) || !fits) return rejected(key, given);
+  out = given.text;
+  return {};
+}
+
+// "1/N" is N, "0" is 0.
+Result<void> assign_fraction(const Key& key, uint64_t& out, const Given& given) {
+  std::string_view text = given.text;
+  const bool never = text == "0";
+  if (!never && (!is_text(given) || !text.starts_with("1/"))) return rejected(key, given);
+  if (!never) text.remove_prefix(2);
+  const std::optional<uint64_t> number = parse_integer(std::string(text));
+  if (!number || *number > key.max || (!never && *number == 0)) return rejected(key, given);
+  out = *number;
+  return {};
+}
+
 Result<void> assign_url(const Key& key, Config::Upstream& out, const Given& given) {
   if (!is_text(given)) return rejected(key, given);
   Result<UpstreamUrl> url = parse_url(given.text);
@@ -185,6 +209,10 @@ Result<void> assign(const Key& key, const Field& field, const Given& given) {
     case Kind::milliseconds:
     case Kind::seconds: return assign_number(key, field, given);
     case Kind::mode: return assign_choice(key, *std::get<CoherenceMode*>(field), given, kModes);
+    case Kind::payload:
+      return assign_choice(key, *std::get<EventPayload*>(field), given, kPayloads);
+    case Kind::name: return assign_name(key, *std::get<std::string*>(field), given);
+    case Kind::fraction: return assign_fraction(key, *std::get<uint64_t*>(field), given);
     case Kind::level: return assign_choice(key, *std::get<LogLevel*>(field), given, kLevels);
     case Kind::file:
     case Kind::glob: return assign_text(key, *std::get<std::string*>(field), given);
@@ -209,7 +237,14 @@ std::string format(const Key& key, const Field& field) {
       return number ? format_number(key, *number) : std::string();
     }
     case Kind::mode: return quote(kModes[static_cast<size_t>(*std::get<CoherenceMode*>(field))]);
+    case Kind::payload:
+      return quote(kPayloads[static_cast<size_t>(*std::get<EventPayload*>(field))]);
+    case Kind::fraction: {
+      const uint64_t every = *std::get<uint64_t*>(field);
+      return quote(every == 0 ? "0" : "1/" + std::to_string(every));
+    }
     case Kind::level: return quote(kLevels[static_cast<size_t>(*std::get<LogLevel*>(field))]);
+    case Kind::name:
     case Kind::file:
     case Kind::glob: return quote(*std::get<std::string*>(field));
     case Kind::url: return quote(redact(std::get<Config::Upstream*>(field)->url));
@@ -235,6 +270,9 @@ std::string accepted(const Key& key) {
       return "a duration in whole seconds such as 30s, 5m or 1h (" + range(key, format_seconds) +
              ")";
     case Kind::mode: return choices(kModes);
+    case Kind::payload: return choices(kPayloads);
+    case Kind::name: return "a word of letters, digits and \"._:-\", at most 64";
+    case Kind::fraction: return "\"0\", or \"1/N\" such as \"1/1000\"";
     case Kind::level: return choices(kLevels);
     case Kind::file: return "a file name, or an empty string for standard error";
     case Kind::glob: return "a Redis glob such as \"user:*\"";

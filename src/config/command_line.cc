@@ -182,8 +182,8 @@ Result<void> apply_settings(Loader& loader, const std::vector<std::string>& sett
       return Error{"--set " + redact_any(name) + ": written --set section.key=value"};
     const std::string section = name.substr(0, dot);
     const std::string subject = "--set " + name;
-    if (section == kRuleSection)
-      return Error{subject + ": rules are set in the file only, as [[rule]] blocks"};
+    if (section == kRuleSection || section == kSubscribeSection)
+      return Error{subject + ": set in the file only, in [[" + section + "]] blocks"};
     const ConfigKey* key = find_config_key(section, name.substr(dot + 1));
     if (key == nullptr)
       return Error{subject + ": " + explain_unknown_key(section, name.substr(dot + 1))};

@@ -48,6 +48,14 @@ void append_key(std::string& out, const Key& key, const std::string& value) {
 
 }  // namespace
 
+template <typename BlockKey, typename Block>
+void append_blocks(std::string& out, std::span<const BlockKey> keys, std::vector<Block>& blocks) {
+  for (Block& block : blocks) {
+    append_header(out, "[[", keys.front().section, "]]");
+    for (const BlockKey& key : keys) append_key(out, key, format(key, key.field(block)));
+  }
+}
+
 const ConfigKey* find_config_key(std::string_view section, std::string_view name) {
   for (const ConfigKey& key : config_keys())
     if (key.section == section && key.name == name) return &key;
@@ -107,11 +115,8 @@ std::string print_config(const Config& original) {
     section = key.section;
     config::append_key(out, key, config::format(key, key.field(config)));
   }
-  for (Rule& rule : config.rules) {
-    config::append_header(out, "[[", config::kRuleSection, "]]");
-    for (const config::RuleKey& key : config::rule_keys())
-      config::append_key(out, key, config::format(key, key.field(rule)));
-  }
+  config::append_blocks(out, config::rule_keys(), config.rules);
+  config::append_blocks(out, config::subscribe_keys(), config.subscriptions);
   return out;
 }
 

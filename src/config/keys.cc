@@ -86,6 +86,15 @@ const std::array kConfigKeys{
     ConfigKey{{"coherence", "trust_script_keys", Kind::boolean, 0, 0,
                "true: scripts write only the keys they declare"},
               [](Config& c) -> Field { return &c.coherence.trust_script_keys; }},
+    ConfigKey{{"coherence", "channel", Kind::name, 1, 64,
+               "pub/sub channels by which the proxies of one upstream speak begin with it"},
+              [](Config& c) -> Field { return &c.coherence.channel; }},
+    ConfigKey{{"coherence", "ack_timeout", Kind::milliseconds, 1, kMinute,
+               "how long NEARCACHE INVALIDATE waits for the other proxies"},
+              [](Config& c) -> Field { return &c.coherence.ack_timeout_ms; }},
+    ConfigKey{{"coherence", "audit", Kind::fraction, 0, 1'000'000'000,
+               "one in so many hits is read again from the upstream and compared"},
+              [](Config& c) -> Field { return &c.coherence.audit_every; }},
 
     ConfigKey{{"limits", "clients", Kind::count, 1, 1'000'000, "connected clients"},
               [](Config& c) -> Field { return &c.limits.clients; }},
@@ -123,6 +132,22 @@ const std::array kConfigKeys{
     ConfigKey{{"limits", "transaction_keys", Kind::count, 1, 1ull << 24,
                "written keys remembered for one MULTI; above: L1 is dropped"},
               [](Config& c) -> Field { return &c.limits.transaction_keys; }},
+    ConfigKey{{"limits", "patterns", Kind::count, 1, 10'000,
+               "NEARCACHE PATTERNs being worked off; above: L1 is dropped"},
+              [](Config& c) -> Field { return &c.limits.patterns; }},
+    ConfigKey{{"limits", "pattern_jobs", Kind::count, 1, 10'000,
+               "NEARCACHE PATTERN … UPSTREAM under way in one worker"},
+              [](Config& c) -> Field { return &c.limits.pattern_jobs; }},
+    ConfigKey{{"limits", "schedules", Kind::count, 1, 1'000'000, "stored NEARCACHE SCHEDULEs"},
+              [](Config& c) -> Field { return &c.limits.schedules; }},
+    ConfigKey{{"limits", "bus_requests", Kind::count, 1, 1'000'000,
+               "explicit invalidations waiting for acknowledgements"},
+              [](Config& c) -> Field { return &c.limits.bus_requests; }},
+    ConfigKey{{"limits", "bus_peers", Kind::count, 1, 1'000'000,
+               "other proxies whose announced writes are followed"},
+              [](Config& c) -> Field { return &c.limits.bus_peers; }},
+    ConfigKey{{"limits", "audits", Kind::count, 1, 1'000'000, "audits under way in one worker"},
+              [](Config& c) -> Field { return &c.limits.audits; }},
 
     ConfigKey{{"security", "require_auth", Kind::boolean, 0, 0,
                "true: clients must AUTH before anything else"},
@@ -150,11 +175,22 @@ const std::array kRuleKeys{
             [](Rule& r) -> Field { return &r.negative_ttl_ms; }},
     RuleKey{{kRuleSection, "value_max", Kind::size, 1, kGiB, "instead of l1.value_max"},
             [](Rule& r) -> Field { return &r.value_bytes_max; }},
+    RuleKey{{kRuleSection, "serve_stale", Kind::milliseconds, 0, kDay,
+             "how long hits go on while the upstream is unreachable; 0: not at all"},
+            [](Rule& r) -> Field { return &r.serve_stale_ms; }},
+};
+
+const std::array kSubscribeKeys{
+    SubscribeKey{{kSubscribeSection, "channel", Kind::glob, 0, 0, "the pub/sub channel"},
+                 [](EventSubscription& s) -> Field { return &s.channel; }},
+    SubscribeKey{{kSubscribeSection, "payload", Kind::payload, 0, 0, "what a message says"},
+                 [](EventSubscription& s) -> Field { return &s.payload; }},
 };
 
 }  // namespace
 
 std::span<const ConfigKey> config_keys() { return kConfigKeys; }
 std::span<const RuleKey> rule_keys() { return kRuleKeys; }
+std::span<const SubscribeKey> subscribe_keys() { return kSubscribeKeys; }
 
 }  // namespace nearcached::config

@@ -23,6 +23,9 @@ enum class Kind : uint8_t {
   milliseconds,
   seconds,
   mode,
+  payload,
+  name,      ///< a word of letters, digits and "._:-"
+  fraction,  ///< "1/N", or "0" for never; stored as N or 0
   level,
   file,
   glob,
@@ -34,7 +37,7 @@ enum class Kind : uint8_t {
 /// Where a key's value lives in the Config (or Rule) it was asked of.
 using Field = std::variant<bool*, uint32_t*, uint64_t*, std::optional<uint64_t>*, std::string*,
                            CoherenceMode*, LogLevel*, Config::Upstream*, std::vector<Address>*,
-                           std::vector<std::string>*>;
+                           std::vector<std::string>*, EventPayload*>;
 
 struct Key {
   std::string_view section;
@@ -54,9 +57,16 @@ struct RuleKey : Key {
   Field (*field)(Rule&);
 };
 
+struct SubscribeKey : Key {
+  Field (*field)(EventSubscription&);
+};
+
 std::span<const ConfigKey> config_keys();
+/// Of the blocks that can be given several times; the first key of each must be there.
 std::span<const RuleKey> rule_keys();
+std::span<const SubscribeKey> subscribe_keys();
 inline constexpr std::string_view kRuleSection = "rule";
+inline constexpr std::string_view kSubscribeSection = "subscribe";
 
 /// A value as it was given, before its key decides what it means.
 struct Given {

@@ -30,6 +30,8 @@ std::vector<const Key*> keys_of(std::string_view section) {
   std::vector<const Key*> keys;
   if (section == kRuleSection)
     for (const RuleKey& key : rule_keys()) keys.push_back(&key);
+  if (section == kSubscribeSection)
+    for (const SubscribeKey& key : subscribe_keys()) keys.push_back(&key);
   else
     for (const ConfigKey& key : config_keys()) keys.push_back(&key);
   return keys;

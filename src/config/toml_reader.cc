@@ -10,7 +10,7 @@
 namespace nearcached::config {
 namespace {
 
-constexpr size_t kRulesMax = 256;  // they are tried in turn for each key of a fill
+constexpr size_t kBlocksMax = 256;  // they are tried in turn for each key of a fill
 
 Given to_given(const toml::array& array) {
   Given given{Given::Type::list, {}, {}, array.empty() ? "[]" : "[...]"};
@@ -80,7 +80,9 @@ class TomlReader {
 
   void read_section(const toml::key& key, const toml::node& node) {
     const std::string section(key.str());
-    if (section == kRuleSection) return read_rules(key, node);
+    if (section == kRuleSection) return read_blocks(key, node, rule_keys(), loader_.config_.rules);
+    if (section == kSubscribeSection)
+      return read_blocks(key, node, subscribe_keys(), loader_.config_.subscriptions);
     bool known = false;
     for (const ConfigKey& candidate : config_keys()) known = known || candidate.section == section;
     const toml::table* table = node.as_table();
@@ -104,35 +106,42 @@ class TomlReader {
     if (!set) errors_.emplace(name.source().begin.line, set.error().detail);
   }
 
-  void read_rules(const toml::key& key, const toml::node& node) {
-    const toml::array* blocks = node.as_array();
-    if (blocks == nullptr || !blocks->is_array_of_tables())
-      return fail(key.source(), "rule: written [[rule]], one block for each rule");
-    if (blocks->size() > kRulesMax)
-      return fail(key.source(), "rule: at most " + std::to_string(kRulesMax) + " [[rule]] blocks");
-    loader_.config_.rules.clear();
-    for (const toml::node& block : *blocks) read_rule(*block.as_table());
+  /// Sections that can be given several times, as [[name]].
+  template <typename Block, typename BlockKey>
+  void read_blocks(const toml::key& key, const toml::node& node, std::span<const BlockKey> keys,
+                   std::vector<Block>& blocks) {
+    const std::string name(key.str());
+    const toml::array* tables = node.as_array();
+    if (tables == nullptr || !tables->is_array_of_tables())
+      return fail(key.source(), name + ": written [[" + name + "]], one block for each");
+    if (tables->size() > kBlocksMax)
+      return fail(key.source(),
+                  name + ": at most " + std::to_string(kBlocksMax) + " [[" + name + "]] blocks");
+    blocks.clear();
+    for (const toml::node& table : *tables)
+      blocks.push_back(read_block<Block>(*table.as_table(), keys));
   }
 
-  void read_rule(const toml::table& table) {
-    Rule rule;
+  template <typename Block, typename BlockKey>
+  Block read_block(const toml::table& table, std::span<const BlockKey> keys) {
+    Block block;
+    const std::string section(keys.front().section);
     for (const auto& [name, value] : table) {
-      const RuleKey* key = nullptr;
-      for (const RuleKey& candidate : rule_keys())
+      const BlockKey* key = nullptr;
+      for (const BlockKey& candidate : keys)
         if (candidate.name == name.str()) key = &candidate;
-      const std::string subject = "rule." + std::string(name.str());
+      const std::string subject = section + "." + std::string(name.str());
       if (key == nullptr) {
-        fail(name.source(), subject + ": " + explain_unknown_key(kRuleSection, name.str()));
+        fail(name.source(), subject + ": " + explain_unknown_key(section, name.str()));
         continue;
       }
-      const Result<void> assigned = assign(*key, key->field(rule), to_given(value));
+      const Result<void> assigned = assign(*key, key->field(block), to_given(value));
       if (!assigned) fail(name.source(), subject + " = " + assigned.error().detail);
     }
-    if (!table.contains("keys")) {
-      const RuleKey& keys = rule_keys().front();
-      fail(table.source(), "[[rule]]: rule.keys is missing: " + accepted(keys));
-    }
-    loader_.config_.rules.push_back(std::move(rule));
+    if (!table.contains(keys.front().name))
+      fail(table.source(), "[[" + section + "]]: " + keys.front().full_name() +
+                               " is missing: " + accepted(keys.front()));
+    return block;
   }
 
   Loader& loader_;

@@ -312,6 +312,22 @@ void L1Table::sweep(uint64_t now_ms) {
   t.make_room(0, 0, now_ms);
 }
 
+// The index grows by splitting buckets into higher numbers, which the walk comes to later; when it
+// has shrunk, items may have moved behind the walk, which then begins again.
+bool L1Table::erase_if(Walk& walk, uint64_t buckets,
+                       const std::function<bool(Bytes key, uint64_t filled_ms)>& dead) {
+  const l1::Index& index = impl_->index;
+  if (index.bucket_count() < walk.bucket_count) walk.bucket = 0;
+  walk.bucket_count = index.bucket_count();
+  std::vector<Item*> doomed;
+  for (; buckets > 0 && walk.bucket < index.bucket_count(); --buckets, ++walk.bucket)
+    index.for_each(walk.bucket, [&](Item* item) {
+      if (dead(item->key(), item->filled_ms())) doomed.push_back(item);
+    });
+  for (Item* item : doomed) impl_->drop(item, Cause::dead);
+  return walk.bucket >= index.bucket_count();
+}
+
 const L1Stats& L1Table::stats() const {
   impl_->stats.items = impl_->items();
   impl_->stats.used_bytes = impl_->used();

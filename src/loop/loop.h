@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <string>
@@ -83,6 +84,26 @@ class Mailbox {
   bool closed_ = false;
 };
 
+/// Resolves host names without blocking the loop. Destruction forgets what is under way.
+class Resolver {
+ public:
+  /// `address`: the n-th of the host's, modulo their number, with the port; valid for the call.
+  using Done = std::function<void(int status, const sockaddr* address)>;
+  explicit Resolver(Loop& loop) : loop_(loop) {}
+  ~Resolver();
+  Resolver(const Resolver&) = delete;
+  Resolver& operator=(const Resolver&) = delete;
+  void start(const std::string& host, uint16_t port, unsigned n, Done done);
+
+ private:
+  void resolved(int status, addrinfo* result);
+  Loop& loop_;
+  uv_getaddrinfo_t* request_ = nullptr;  ///< may outlive this: freed by its own callback
+  uint16_t port_ = 0;
+  unsigned n_ = 0;
+  Done done_;
+};
+
 /// A connected byte stream, TCP or Unix socket.
 class Stream {
  public:
@@ -132,10 +153,11 @@ class Stream {
   const uv_stream_t* stream() const { return reinterpret_cast<const uv_stream_t*>(&handle_); }
   uv_handle_t* handle() { return reinterpret_cast<uv_handle_t*>(&handle_); }
   void init(bool is_unix);
-  void resolved(int status, addrinfo* result);
+  void resolved(int status, const sockaddr* address);
 
   Loop& loop_;
   Handler& handler_;
+  std::unique_ptr<Resolver> resolver_;  ///< of an outgoing connection
   union {
     uv_tcp_t tcp;
     uv_pipe_t pipe;
@@ -147,12 +169,9 @@ class Stream {
   bool writing_ = false;
   bool shutdown_ = false;
   unsigned keepalive_s_ = 0;
-  uint16_t port_ = 0;
-  unsigned attempt_ = 0;
   Buffer rest_;  ///< owned by the write under way
   uv_write_t write_;
   uv_connect_t connect_;
-  uv_getaddrinfo_t* resolving_ = nullptr;
 };
 
 /// A listening socket; every accepted connection is handed over as a file descriptor.

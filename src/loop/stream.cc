@@ -58,7 +58,6 @@ bool Stream::open(int fd, bool is_unix, unsigned keepalive_s) {
 }
 
 void Stream::connect(const Address& address, unsigned attempt, unsigned keepalive_s) {
-  attempt_ = attempt;
   keepalive_s_ = keepalive_s;
   connect_.data = this;
   if (!address.unix_path.empty()) {
@@ -71,43 +70,17 @@ void Stream::connect(const Address& address, unsigned attempt, unsigned keepaliv
     return;
   }
   init(false);
-  port_ = address.port;
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  resolving_ = new uv_getaddrinfo_t;  // may outlive this stream: freed by its own callback
-  resolving_->data = this;
-  const int status = uv_getaddrinfo(
-      loop_.raw(), resolving_,
-      [](uv_getaddrinfo_t* request, int result_status, addrinfo* result) {
-        if (auto* self = static_cast<Stream*>(request->data)) {
-          self->resolving_ = nullptr;
-          self->resolved(result_status, result);
-        }
-        uv_freeaddrinfo(result);
-        delete request;
-      },
-      address.host.c_str(), nullptr, &hints);
-  if (status != 0) {
-    delete resolving_;
-    resolving_ = nullptr;
-    resolved(status, nullptr);
-  }
+  resolver_ = std::make_unique<Resolver>(loop_);
+  resolver_->start(
+      address.host, address.port, attempt,
+      [this](int status, const sockaddr* resolved_address) { resolved(status, resolved_address); });
 }
 
-void Stream::resolved(int status, addrinfo* result) {
+void Stream::resolved(int status, const sockaddr* address) {
   if (closing_) return;
   if (status != 0) return handler_.on_connected(status);
-  unsigned addresses = 0;
-  for (const addrinfo* at = result; at != nullptr; at = at->ai_next) ++addresses;
-  for (unsigned skip = attempt_ % addresses; skip > 0; --skip) result = result->ai_next;
-  sockaddr_storage target{};
-  std::memcpy(&target, result->ai_addr, result->ai_addrlen);
-  if (target.ss_family == AF_INET6)
-    reinterpret_cast<sockaddr_in6&>(target).sin6_port = htons(port_);
-  else reinterpret_cast<sockaddr_in&>(target).sin_port = htons(port_);
   uv_tcp_nodelay(&handle_.tcp, 1);
-  status = uv_tcp_connect(&connect_, &handle_.tcp, reinterpret_cast<sockaddr*>(&target),
+  status = uv_tcp_connect(&connect_, &handle_.tcp, address,
                           [](uv_connect_t* request, int connect_status) {
                             auto* self = static_cast<Stream*>(request->data);
                             if (self->closing_) return;
@@ -191,11 +164,7 @@ void Stream::close() {
   if (closing_) return;
   closing_ = true;
   reading_ = false;
-  if (resolving_ != nullptr) {
-    uv_cancel(reinterpret_cast<uv_req_t*>(resolving_));
-    resolving_->data = nullptr;
-    resolving_ = nullptr;
-  }
+  resolver_.reset();
   uv_close(handle(), [](uv_handle_t* handle) {
     auto* self = static_cast<Stream*>(handle->data);
     self->handler_.on_closed(*self);

@@ -11,6 +11,10 @@
 namespace nearcached {
 namespace {
 
+constexpr Bytes kKillProbe[] = {"CLIENT", "KILL", "ID", "0"};
+constexpr Bytes kUnblockProbe[] = {"CLIENT", "UNBLOCK", "0"};
+constexpr Bytes kListProbe[] = {"CLIENT", "LIST", "ID", "0"};
+
 constexpr uint64_t kNsPerSecond = 1'000'000'000;
 
 bool to_id(Bytes text, uint64_t& id) {
@@ -136,26 +140,35 @@ uint64_t Router::kill_clients(const std::function<bool(const Session&)>& wanted,
 // Answers when every worker has added its part to a text or a number, if the server grants the
 // session's user what `probe` asks for: a harmless request of the same right, whose answer is not
 // looked at unless it denies that right.
-void Router::gather(Session& session, std::initializer_list<Bytes> probe, Each each,
-                    Answer answer) {
+// Goes on if the server lets this user do something comparable.
+void Router::if_allowed(Session& session, std::span<const Bytes> probe,
+                        std::function<void(SessionRef, ReplyQueue::Slot)> then) {
   const SessionRef ref = session.ref;
   const ReplyQueue::Slot slot = session.reserve();
   Connection& connection = *session.lane->connection;
   if (!connection.up()) {
     // Nobody can say. Those who never authenticated have the rights of the proxy itself.
-    if (!session.authenticated) return gather_parts(ref, slot, std::move(each), std::move(answer));
+    if (!session.authenticated) return then(ref, slot);
     return session.deliver(slot, kUnreachable, true);
   }
-  connection.send(probe, ReplyTask::pending(
-                             [this, ref, slot, each = std::move(each), answer = std::move(answer)](
-                                 Bytes reply, Bytes failure) {
-                               const bool denied = reply.starts_with("-NOPERM") ||
-                                                   reply.starts_with("-NOAUTH") || !failure.empty();
-                               if (!denied) return gather_parts(ref, slot, each, answer);
-                               if (Session* waiting = find(ref))
-                                 waiting->deliver(slot, failure.empty() ? reply : failure, true);
-                             },
-                             now_ns_));
+  wire_.clear();
+  resp::write_request(wire_, probe);
+  connection.send(wire_.readable(),
+                  ReplyTask::pending(
+                      [this, ref, slot, then = std::move(then)](Bytes reply, Bytes failure) {
+                        const bool denied = reply.starts_with("-NOPERM") ||
+                                            reply.starts_with("-NOAUTH") || !failure.empty();
+                        if (!denied) return then(ref, slot);
+                        if (Session* waiting = find(ref))
+                          waiting->deliver(slot, failure.empty() ? reply : failure, true);
+                      },
+                      now_ns_));
+}
+
+void Router::gather(Session& session, std::span<const Bytes> probe, Each each, Answer answer) {
+  if_allowed(session, probe,
+             [this, each = std::move(each), answer = std::move(answer)](
+                 SessionRef ref, ReplyQueue::Slot slot) { gather_parts(ref, slot, each, answer); });
 }
 
 void Router::gather_parts(SessionRef ref, ReplyQueue::Slot slot, Each each, Answer answer) {
@@ -214,7 +227,7 @@ Session::Outcome Router::client_kill(Session& session, std::span<const Bytes> ar
   }
   const uint64_t self = session.id;
   gather(
-      session, {"CLIENT", "KILL", "ID", "0"},
+      session, kKillProbe,
       [filter, self](Router& router, std::string& part) {
         part = std::to_string(router.kill_clients(
             [&](const Session& other) {
@@ -321,7 +334,7 @@ Session::Outcome Router::client_list_command(Session& session, std::span<const B
     return Outcome::done;
   }
   gather(
-      session, {"CLIENT", "LIST", "ID", "0"},
+      session, kListProbe,
       [filter](Router& router, std::string& part) {
         part = router.client_list([&](const Session& other) { return filter.matches(other); });
       },
@@ -347,7 +360,7 @@ Session::Outcome Router::client_unblock(Session& session, std::span<const Bytes>
     return Outcome::done;
   }
   gather(
-      session, {"CLIENT", "UNBLOCK", "0"},
+      session, kUnblockProbe,
       [id, error](Router& router, std::string& part) {
         part = router.unblock_client(id, error) ? "1" : "";
       },

@@ -37,11 +37,17 @@ void Router::fence_lanes(std::function<void()> finished) {
     if (--*left == 0) finished();
   };
   now_ns();
+  bool by_bus = false;
   for (const auto& lane : lanes_) {
-    if (!lane->proof.tracking) continue;
+    if (via_bus(lane->mode)) by_bus = true;
+    if (lane->mode != CoherenceMode::resp3) continue;
     ++*left;
     // A lost link is as good as an answer: what it fed is gone.
     lane->connection->send({"PING"}, ReplyTask::pending([one](Bytes, Bytes) { one(); }, now_ns_));
+  }
+  if (by_bus) {
+    ++*left;
+    process_.bus->confirm({}, [this, one](bool) { process_.post(index_, one); });
   }
   one();
 }

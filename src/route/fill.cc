@@ -44,7 +44,7 @@ Session::Outcome Router::start_read(Session& session, const Request& request,
     return relay(session, request, &command);
   if (must_wait(session, lane)) return Outcome::later;
   stats_.l1_misses.add();
-  const bool convert = session.resp == 2;
+  const bool convert = session.resp == 2 && lane.connection->resp() == 3;
   if (Flight* flight = find_flight(key)) {
     const bool here = session.last_connection == nullptr || session.last_connection == &lane;
     const bool in_order = here && flight->start.sent_ns >= session.view.floor_ns &&
@@ -96,7 +96,9 @@ Session::Outcome Router::start_read(Session& session, const Request& request,
   value.flight = flight;
   pttl.kind = Pending::Kind::whole;
   pttl.handler = flight;
-  lane.connection->send("*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n", std::move(caching));
+  if (tracked(lane.mode))
+    lane.connection->send("*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n",
+                          std::move(caching));
   lane.connection->send(wire, std::move(value));
   went_to(session, lane);
   flight->sequence = session.last_sequence;
@@ -117,6 +119,9 @@ void Router::on_flight_reply(Connection&, Pending& pending, Bytes bytes, bool la
     else flight.reply.clear();
   }
   unlink_flight(flight);  // from the first piece on: who joined now would miss it
+  // In band its invalidation has come already. Elsewhere it may be on its way still: what is held
+  // must not be served after this.
+  if (via_bus(lane.mode) || lane.mode == CoherenceMode::ttl) l1_.erase(flight.l1_key());
   bool converted = false;
   for (const Flight::Waiter& waiter : flight.waiters) {
     Session* session = find(waiter.session);
@@ -127,6 +132,7 @@ void Router::on_flight_reply(Connection&, Pending& pending, Bytes bytes, bool la
       lane.converting = !last;
       lane.converter.feed(bytes, converted_);
     }
+    if (session != nullptr && last && uses_bus_) session->view.floor_ns = now_ns_;
     if (session != nullptr)
       session->deliver(waiter.slot, waiter.convert ? converted_.readable() : bytes, last);
   }
@@ -180,7 +186,7 @@ bool Router::keep(const L1Key& key, const coherence::FillStart& start, const Lan
     stats_.limit_l1_value_hit.add();
     return false;
   }
-  if (!epochs_settled()) return false;
+  if (!catch_up() || start.sent_ns <= fills_void_ns_) return false;
   const coherence::Verdict verdict =
       coherence::judge_fill(start, process_.stamps.load(key.hash), lane.proof.space, pttl,
                             coherence::looks_missing(reply), ttls);

@@ -1,4 +1,4 @@
-// INFO and NEARCACHE: what this process says about itself.
+// INFO and INSPECT: what this process says about itself.
 //
 // Counters are kept per worker and added up when asked. INFO goes to the upstream and comes back
 // with our section behind its own; `INFO nearcached` alone is answered here, also while the
@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "bus/schedules.h"
 #include "nearcached/base/clock.h"
 #include "nearcached/base/hash.h"
 #include "nearcached/resp/writer.h"
@@ -49,6 +50,7 @@ void Router::refresh_gauges() {
   stats_.l1_budget_bytes.set(l1.budget_bytes);
   stats_.l1_evictions.set(l1.evictions);
   stats_.l1_expired.set(l1.expired);
+  stats_.invalidations_expiry.set(l1.expired);
   stats_.l1_reclaimed.set(l1.reclaimed);
   uint64_t oldest = UINT64_MAX;
   uint64_t tracking = 0, up = 0;
@@ -56,7 +58,7 @@ void Router::refresh_gauges() {
     up += lane->connection->up();
     if (!lane->proof.tracking) continue;
     ++tracking;
-    oldest = std::min(oldest, lane->proof.master_ns);
+    oldest = std::min(oldest, proof_of(*lane).master_ns);
   }
   stats_.lanes_tracking.set(tracking);
   stats_.lanes_up.set(up);
@@ -76,7 +78,7 @@ std::string Router::info_section() const {
   const uint64_t now = monotonic_ns();
   line("version", NEARCACHED_VERSION);
   line("uptime_s", std::to_string((now - process_.started_ns) / 1'000'000'000));
-  line("workers", std::to_string(process_.stats.size()));
+  line("workers", std::to_string(process_.routers.size()));
 #define X(name)                                   \
   line(#name, std::to_string(sum(&Stats::name))); \
   if (Bytes(#name) == "l1_misses")                \
@@ -84,13 +86,34 @@ std::string Router::info_section() const {
          ratio(sum(&Stats::l1_hits), sum(&Stats::l1_hits) + sum(&Stats::l1_misses)));
   NEARCACHED_COUNTERS(X)
 #undef X
+  std::string reasons;
+  for (const auto& [reason, count] : process_.epoch_reasons())
+    reasons.append(reasons.empty() ? "" : ";")
+        .append(reason)
+        .append("=")
+        .append(std::to_string(count));
+  line("epoch_reasons", reasons);
+  const Bus& bus = *process_.bus;
+  line("bus", bus.state() == Bus::State::up        ? "up"
+              : bus.state() == Bus::State::refused ? "refused"
+                                                   : "down");
+  const uint64_t bus_proof = bus.proof_ns();
+  line("bus_link_ms",
+       bus_proof == 0 ? "-1" : std::to_string((now - std::min(now, bus_proof)) / kNsPerMs));
+  line("bus_peers", std::to_string(bus.peers()));
+  line("bus_gaps", std::to_string(bus.gaps()));
+  line("bus_bad_messages", std::to_string(bus.bad_messages()));
+  line("limit_bus_peers_hit", std::to_string(bus.peers_refused()));
+  line("limit_bus_requests_hit", std::to_string(bus.requests_refused()));
+  line("schedules", std::to_string(process_.schedules->count()));
+  line("schedules_fired", std::to_string(process_.schedules->fired()));
   line("limit_clients_hit", std::to_string(process_.clients_refused.load()));
   // The age of the oldest proof: what a hit can be older than now, at most, on any lane.
   uint64_t oldest = UINT64_MAX;
   for (const Stats* stats : process_.stats)
     if (stats->lanes_tracking.get() > 0) oldest = std::min(oldest, stats->oldest_proof_ns.get());
   const bool tracking = oldest != UINT64_MAX;
-  line("coherence_mode", tracking ? "resp3" : "off");
+  line("coherence_mode", mode_name(process_.mode.load()));
   line("coherence_link_ms",
        !tracking || oldest == 0 ? "-1" : std::to_string((now - std::min(now, oldest)) / kNsPerMs));
   line("coherence_max_staleness_ms", std::to_string(process_.config.coherence.max_staleness_ms));
@@ -142,7 +165,7 @@ void Router::inspect(Bytes key, std::string& text) {
   const uint64_t hash = hash_key(key, process_.hash_seed);
   const uint64_t stamp = process_.stamps.load(hash);
   const uint64_t now_ms = now_ns_ / kNsPerMs;
-  epochs_settled();
+  catch_up();
   l1_.inspect(key, [&](const L1Entry& entry) {
     const Lane* lane = nullptr;
     for (const auto& candidate : lanes_)
@@ -150,7 +173,8 @@ void Router::inspect(Bytes key, std::string& text) {
     const char* state = lane == nullptr ? "dead (its link's epoch is over)"
                         : !coherence::stamp_holds(entry.stamp, stamp) ? "dead (invalidated)"
                         : entry.expires_ms <= now_ms                  ? "expired"
-                        : lane->proof.master_ns + max_staleness_ns_ <= now_ns_
+                        : patterns_.kills(entry.key, entry.filled_ms) ? "dead (a pattern)"
+                        : proof_of(*lane).master_ns + max_staleness_ns_ <= now_ns_
                             ? "held back (link not proven)"
                             : "cached";
     text += "worker=" + std::to_string(index_) +
@@ -176,65 +200,11 @@ std::string Router::verdict_on(Bytes key) const {
   if (!main_lane_->connection->up())
     return "not cached: the upstream is down (" +
            std::string(main_lane_->connection->down_reason()) + ")";
-  if (!main_lane_->proof.tracking) return "not cached: the upstream does not push invalidations";
+  if (!main_lane_->proof.tracking)
+    return "not cached: no news of others' writes (" + main_lane_->no_resp3 + ")";
   if (!StampTable::settled(process_.stamps.load(hash_key(key, process_.hash_seed))))
     return "not cached now: a write to it is under way";
   return "not cached: not read since it was last dropped";
-}
-
-Session::Outcome Router::nearcache(Session& session, std::span<const Bytes> args) {
-  if (args.size() < 2) {
-    session.reply("-ERR wrong number of arguments for 'nearcache' command\r\n");
-    return Outcome::done;
-  }
-  const bool two = args.size() == 2;
-  if (two && equals_upper(args[1], "STATS")) {
-    refresh_gauges();
-    Buffer out;
-    resp::write_verbatim(out, info_section(), session.resp);
-    session.reply(out.readable());
-  } else if (two && equals_upper(args[1], "FLUSH")) {
-    gather(
-        session, {"CLIENT", "KILL", "ID", "0"},
-        [this](Router& router, std::string&) {
-          if (&router == this) process_.stamps.invalidate_all();
-        },
-        [](const std::vector<std::string>&) { return "+OK\r\n"; });
-  } else if (two && equals_upper(args[1], "HELP")) {
-    Buffer out;
-    static constexpr Bytes kHelp[] = {
-        "NEARCACHE <subcommand> [<arg> ...]. Subcommands are:",
-        "FLUSH",
-        "    Drop everything that every worker holds in L1. The upstream is not touched.",
-        "INSPECT <key>",
-        "    Say whether and why (not) a key is cached: one line per item and worker.",
-        "STATS",
-        "    The counters of INFO nearcached.",
-        "HELP",
-        "    Print this help.",
-    };
-    resp::write_array(out, std::size(kHelp));
-    for (const Bytes text : kHelp) resp::write_simple(out, text);
-    session.reply(out.readable());
-  } else if (args.size() == 3 && equals_upper(args[1], "INSPECT")) {
-    const std::string key(args[2]);
-    gather(
-        session, {"EXISTS", key},
-        [key](Router& router, std::string& part) { router.inspect(key, part); },
-        [this, key, resp = session.resp](const std::vector<std::string>& parts) {
-          std::string text;
-          for (const std::string& part : parts) text += part;
-          if (text.empty()) text = verdict_on(key) + "\n";
-          Buffer out;
-          resp::write_verbatim(out, text, resp);
-          return std::string(out.readable());
-        });
-  } else {
-    std::string error = "-ERR unknown subcommand or wrong number of arguments for '";
-    for (const char c : args[1].substr(0, 64)) error += c >= ' ' && c <= '~' ? c : '?';
-    session.reply(error + "'. Try NEARCACHE HELP.\r\n");
-  }
-  return Outcome::done;
 }
 
 }  // namespace nearcached

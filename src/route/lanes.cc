@@ -19,6 +19,7 @@ namespace nearcached {
 namespace {
 
 constexpr uint64_t kSettleNs = 200 * kNsPerMs;
+constexpr uint64_t kWalkBucketsPerTick = 4096;
 
 Lane& lane_of(Connection& connection) {
   return *static_cast<Lane*>(static_cast<Link*>(connection.owner_data));
@@ -28,18 +29,6 @@ Pin& pin_of(Connection& connection) {
 }
 bool is_lane(Connection& connection) {
   return static_cast<Link*>(connection.owner_data)->kind == Link::Kind::lane;
-}
-
-// Pushes can come inside a reply before 6.2.7 / 7.0.0 (redis-facts.md): no tracking there.
-bool pushes_in_order(const std::string& version) {
-  int part[3] = {0, 0, 0};
-  const char* at = version.data();
-  const char* end = at + version.size();
-  for (int& number : part) {
-    at = std::from_chars(at, end, number).ptr;
-    if (at < end) ++at;
-  }
-  return part[0] >= 7 || (part[0] == 6 && (part[1] > 2 || (part[1] == 2 && part[2] >= 7)));
 }
 
 }  // namespace
@@ -91,8 +80,14 @@ Lane* Router::lane_for(const std::shared_ptr<const Identity>& identity, uint32_t
   lane->resp = resp;
   lane->idle_since_ns = now_ns_;
   Connection::Options options = connection_options(*identity, database, resp);
+  const CoherenceMode wish = process_.config.coherence.mode;
   options.tracking = resp == 3 && process_.config.l1.enabled &&
-                     process_.config.coherence.mode != CoherenceMode::off;
+                     (wish == CoherenceMode::automatic || wish == CoherenceMode::resp3);
+  // The server is the same for every user, and others may not be allowed to write the probe.
+  if (options.tracking && *identity == *default_identity_)
+    options.probe_key = std::string(kReservedPrefix) +
+                        "probe:" + std::to_string(process_.bus->proxy_id()) + ":" +
+                        std::to_string(index_);
   lane->connection = std::make_unique<Connection>(loop_, *this, std::move(options));
   lane->connection->owner_data = static_cast<Link*>(lane.get());
   lane->connection->connect();
@@ -173,30 +168,18 @@ void Router::close_lane(Lane& lane) {
 void Router::on_up(Connection& connection) {
   if (!is_lane(connection)) return;
   Lane& lane = lane_of(connection);
-  const bool in_order = pushes_in_order(connection.server_version());
-  const bool tracking = connection.tracking() && in_order;
   if (!mutation::no_epoch || lane.proof.space == 0) renew_space(lane);
-  lane.proof.tracking = tracking;
   lane.proof.master_ns = 0;
   lane.heartbeat_pending = false;
   lane.proven = true;
   // It answers again: what the link before had left it to do is done within its next turns.
   if (flush_again_ns_ != 0) flush_again_ns_ = now_ns_ + kSettleNs;
-  if (&lane == main_lane_) {
-    const char* why =
-        !process_.config.l1.enabled                            ? "L1 is off"
-        : process_.config.coherence.mode == CoherenceMode::off ? "coherence.mode is off"
-        : connection.resp() != 3                               ? "the server has no RESP3"
-        : !in_order && connection.tracking() ? "the server's pushes are unreliable before 6.2.7"
-        : !tracking                          ? "the server refuses CLIENT TRACKING"
-                                             : "coherence mode resp3";
-    if (index_ == 0)
-      log::info("upstream {} is up, Redis {}: {}", connection.options().address.to_string(),
-                connection.server_version().empty() ? "(unknown)" : connection.server_version(),
-                why);
-    if (index_ == 0) load_command_table(lane);
+  if (&lane == main_lane_ && index_ == 0) {
+    log::info("upstream {} is up, Redis {}", connection.options().address.to_string(),
+              connection.server_version().empty() ? "(unknown)" : connection.server_version());
+    load_command_table(lane);
   }
-  if (tracking) heartbeat(lane);
+  begin_coherence(lane);
   auto waiting = std::move(lane.waiting);
   lane.waiting.clear();
   for (auto& callback : waiting) callback(true, {});
@@ -213,9 +196,11 @@ void Router::on_down(Connection& connection, Bytes reason, Bytes refusal) {
     return;
   }
   Lane& lane = lane_of(connection);
-  if (!mutation::no_epoch) renew_space(lane);
+  if (!mutation::no_epoch) drop_space(lane, "upstream link lost");
+  lane.mode = CoherenceMode::off;
   lane.proof.tracking = false;
   lane.heartbeat_pending = false;
+  lane.serial = 0;
   stats_.upstream_reconnects.add();
   if (index_ == 0 && &lane == main_lane_ && !shutting_down_) {
     static log::EverySecond limiter;
@@ -242,7 +227,7 @@ void Router::heartbeat(Lane& lane) {
                         return;
                       }
                       lane.proof.master_ns = 0;
-                      renew_space(lane);
+                      drop_space(lane, "the upstream is no primary");
                       static log::EverySecond limiter;
                       limiter.message(LogLevel::warn,
                                       "no hits as user '{}': ROLE does not say master but {}",
@@ -252,9 +237,12 @@ void Router::heartbeat(Lane& lane) {
                     sent_ns));
 }
 
-void Router::renew_space(Lane& lane) {
-  lane.proof.space = next_space_++;
-  stats_.l1_flushes.add();
+void Router::renew_space(Lane& lane) { lane.proof.space = next_space_++; }
+
+void Router::drop_space(Lane& lane, Bytes reason) {
+  renew_space(lane);
+  stats_.invalidations_epoch.add();
+  process_.count_epoch(reason);
 }
 
 void Router::renew_spaces() {
@@ -281,8 +269,15 @@ void Router::tick() {
     if (pins_[i]->idle && now_ns_ > pins_[i]->idle_since_ns + idle_ns) close_pin(*pins_[i]);
   if (flush_again_ns_ != 0 && now_ns_ > flush_again_ns_ && main_lane_->connection->up()) {
     flush_again_ns_ = 0;
-    process_.stamps.invalidate_all();
+    process_.on_everything(coherence::Cause::epoch, "a write was lost on its way");
+    if (announces_)
+      process_.bus->request(coherence::BusMessage::Kind::flush, coherence::Cause::epoch, {},
+                            static_cast<uint32_t>(default_database()), [](const Bus::Outcome&) {});
   }
+  if (!parked_.empty()) on_bus_proof();
+  tick_jobs();
+  if (process_.patterns_version.load() != patterns_seen_) adopt_patterns();
+  if (!patterns_.empty()) walk_patterns(kWalkBucketsPerTick);
   if (draining_) drain_sessions();
   if (config.limits.client_idle_s > 0 && ticks_ % 16 == 0) {
     for (Place& place : sessions_) {
@@ -317,7 +312,7 @@ void Router::invalidate(Lane& lane, Bytes push) {
   constexpr Bytes kHead = ">2\r\n$10\r\ninvalidate\r\n";
   if (push.substr(0, kHead.size()) != kHead || mutation::no_push) return;
   push.remove_prefix(kHead.size());
-  if (push.empty() || push[0] != '*') return renew_space(lane);
+  if (push.empty() || push[0] != '*') return drop_space(lane, "FLUSHALL or FLUSHDB");
   size_t keys = 0;
   size_t at = push.find("\r\n") + 2;
   std::from_chars(push.data() + 1, push.data() + at, keys);
@@ -325,13 +320,13 @@ void Router::invalidate(Lane& lane, Bytes push) {
     size_t size = 0;
     const size_t begin = push.find("\r\n", at) + 2;
     std::from_chars(push.data() + at + 1, push.data() + begin, size);
-    if (size > push.size() - begin) return renew_space(lane);
+    if (size > push.size() - begin) return drop_space(lane, "a push that is not one");
     const Bytes key = push.substr(begin, size);
     at = begin + size + 2;
     const uint64_t hash = hash_key(key, process_.hash_seed);
     process_.stamps.invalidate(hash);
     l1_.erase({hash, lane.proof.space, get_command_->id, key, {}});
-    stats_.l1_invalidations.add();
+    stats_.invalidations_push.add();
   }
 }
 
@@ -352,6 +347,8 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
     case Pending::Kind::relay: break;
   }
   Session* session = find(pending.session);
+  // What it has seen now, the bus may not have told of yet (modes.cc).
+  if (session != nullptr && last && uses_bus_) session->view.floor_ns = now_ns_;
   if (link.kind == Link::Kind::pin)
     return on_pin_reply(static_cast<Pin&>(link), session, pending, bytes, last);
   if (session == nullptr) {
@@ -371,9 +368,8 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
 }
 
 void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, bool sent) {
-  // SWAPDB pushes nothing: if a server that hung still runs it, nobody would be told.
-  if (sent && pending.writes != nullptr && pending.writes->all)
-    flush_again_ns_ = now_ns_ + kSettleNs;
+  if (sent && (pending.one_write || pending.writes != nullptr))
+    write_was_lost(pending.writes != nullptr && pending.writes->all);
   end_writes(pending);
   Link& link = *static_cast<Link*>(connection.owner_data);
   link.converting = false;

@@ -6,6 +6,7 @@
 // invalidation from before it has been applied). If one of them has gone meanwhile, the whole MGET
 // is asked. A partly served MGET keeps its session's later requests back, because they would be
 // answered at an earlier place than a second asking. Values are shared with GET.
+#include <algorithm>
 #include <charconv>
 
 #include "nearcached/base/hash.h"
@@ -84,10 +85,12 @@ struct MgetFlight final : ReplyHandler {
 Session::Outcome Router::mget(Session& session, const Request& request, const Command& command) {
   const auto names = request.args.subspan(1);
   Lane& lane = *session.lane;
-  if (names.size() > kKeysMax || !epochs_settled()) return relay(session, request, &command);
+  if (names.size() > kKeysMax || !catch_up()) return relay(session, request, &command);
   if (must_wait(session, lane)) return Outcome::later;
-  const bool serving = serves_hits(session, lane);
+  bool serving = serves_hits(session, lane);
   auto flight = std::make_unique<MgetFlight>(*this, lane, names.size());
+  // Where the news are not in order with the data, L1 and the reply are no one moment: all or none.
+  if (serving && lane.mode != CoherenceMode::resp3) serving = holds_all(lane, names);
   converted_.clear();
   resp::write_array(converted_, names.size());
   for (size_t i = 0; i < names.size(); ++i) {
@@ -96,8 +99,7 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
     const uint64_t stamp = process_.stamps.load(key.hash);
     L1Hit hit;
     const L1Key l1_key{key.hash, lane.proof.space, get_command_->id, names[i], {}};
-    if (serving && l1_.find(l1_key, now_ns_ / 1'000'000, hit) &&
-        coherence::stamp_holds(hit.stamp, stamp)) {
+    if (serving && find_valid(l1_key, hit)) {
       converted_.append(hit.reply);
       continue;
     }
@@ -118,7 +120,7 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
 
   flight->session = session.ref;
   flight->slot = session.reserve();
-  flight->convert = session.resp == 2;
+  flight->convert = session.resp == 2 && lane.connection->resp() == 3;
   flight->partial = flight->asked < names.size();
   flight->replies_left = 1 + flight->asked;
   for (size_t i = 0; i < names.size(); ++i) {
@@ -135,7 +137,9 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
     if (key.asked) args.push_back(key.name);
   wire_.clear();
   resp::write_request(wire_, args);
-  lane.connection->send("*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n", std::move(caching));
+  if (tracked(lane.mode))
+    lane.connection->send("*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n",
+                          std::move(caching));
   lane.connection->send(wire_.readable(), std::move(value));
   went_to(session, lane);
   if (flight->partial) session.last_connection = &kNowhere;
@@ -152,6 +156,14 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   return Outcome::done;
 }
 
+bool Router::holds_all(const Lane& lane, std::span<const Bytes> names) {
+  return std::all_of(names.begin(), names.end(), [&](Bytes name) {
+    L1Hit hit;
+    return find_valid(
+        {hash_key(name, process_.hash_seed), lane.proof.space, get_command_->id, name, {}}, hit);
+  });
+}
+
 void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes reply) {
   std::vector<Bytes> elements;
   const bool array = split_array(reply, flight.asked, elements);
@@ -163,6 +175,7 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
   Session* session = find(flight.session);
   if (session == nullptr) return;
   if (session->last_connection == &kNowhere) session->last_connection = &flight.lane;
+  if (uses_bus_) session->view.floor_ns = now_ns_;
   converted_.clear();
   if (!array) {
     converted_.append(reply);
@@ -173,8 +186,7 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
       const L1Key l1_key{key.hash, flight.lane.proof.space, get_command_->id, key.name, {}};
       if (key.asked) {
         converted_.append(key.value);
-      } else if (epochs_settled() && l1_.find(l1_key, now_ns_ / 1'000'000, hit) &&
-                 coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash))) {
+      } else if (catch_up() && find_valid(l1_key, hit)) {
         converted_.append(hit.reply);
       } else {
         std::vector<Bytes> args{"MGET"};

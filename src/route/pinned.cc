@@ -254,7 +254,8 @@ PinEvent Router::end_transaction(Pin& pin, Pending& pending, bool exec, Bytes& w
   if (abort) wire = "*1\r\n$7\r\nDISCARD\r\n";
   if (exec && !abort) {
     pending.read_only = false;
-    pending.fence = pin.writes_unknown;
+    if (pin.writes_unknown && process_.blind.load()) pin.writes_everything = true;
+    pending.fence = pin.writes_unknown && !pin.writes_everything;
     pin.changing = !pin.selects.empty();
     if (pin.writes_everything) process_.stamps.begin_write_all();
     for (const uint64_t hash : pin.writes) process_.stamps.begin_write(hash);
@@ -284,7 +285,7 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
   pending.sent_ns = now_ns_;
   PinEvent event = PinEvent::none;
   Bytes wire = wire_of(request);
-  if (command == nullptr || valid) mark_writes(pending, command, args);
+  if (command == nullptr || valid) mark_writes(pending, pin, command, args);
   if (command == nullptr) {
     event = PinEvent::sticky;  // whatever it was, its effect on the connection lasts
     ++pin.sticky_pending;

@@ -18,16 +18,11 @@
 #include "route/flight.h"
 
 namespace nearcached {
-void Process::on_every_worker(unsigned origin, const Each& each, std::function<void()> done) {
-  auto left = std::make_shared<std::atomic<size_t>>(routers.size());
-  auto finish = [this, origin, left, finished = std::move(done)] {
-    if (left->fetch_sub(1) == 1) post(origin, finished);
-  };
-  for (unsigned i = 0; i < routers.size(); ++i) {
-    Router* router = routers[i];
-    if (!post(i, [router, each, finish] { each(*router, finish); })) finish();
-  }
-}
+namespace {
+
+constexpr uint64_t kWalkBucketsPerTurn = 64;
+
+}  // namespace
 
 Router::Router(Process& process, Loop& loop, unsigned index)
     : process_(process),
@@ -154,7 +149,10 @@ void Router::turn_end() {
       if (Session* session = find(ref)) session->resume();
     std::vector<Connection*> connections;
     connections.swap(unflushed_);
-    for (Connection* connection : connections) connection->flush();
+    for (Connection* connection : connections) {
+      if (announces_) send_announcement(*connection);
+      connection->flush();
+    }
     refs.clear();
     refs.swap(dirty_);
     for (const SessionRef ref : refs)
@@ -163,6 +161,7 @@ void Router::turn_end() {
   if (!closed_sessions_.empty()) closed_sessions_.clear();
   if (!dead_connections_.empty()) dead_connections_.clear();
   l1_.sweep(now_ns_ / kNsPerMs);
+  if (!patterns_.empty()) walk_patterns(kWalkBucketsPerTurn);
   refresh_gauges();
 }
 
@@ -251,7 +250,9 @@ Session::Outcome Router::route(Session& session, const Request& request, const C
   return Outcome::done;
 }
 
-bool Router::epochs_settled() {
+// Takes over what has become void for everybody. False while something is that would void all.
+bool Router::catch_up() {
+  if (process_.patterns_version.load() != patterns_seen_) adopt_patterns();
   const uint64_t all = process_.stamps.load_all();
   if (all != seen_all_) {
     seen_all_ = all;
@@ -265,7 +266,7 @@ bool Router::serves_hits(const Session& session, const Lane& lane) const {
   view.replies_pending = session.outstanding();
   if (session.last_connection != nullptr && session.last_connection != &lane)
     view.floor_ns = now_ns_;
-  return coherence::may_serve(lane.proof, view, now_ns_, max_staleness_ns_);
+  return coherence::may_serve(proof_of(lane), view, now_ns_, max_staleness_ns_);
 }
 
 Session::Outcome Router::read_through(Session& session, const Request& request,
@@ -288,22 +289,36 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   const Resp2Rule rule =
       session.resp == 2 ? resp2_rule_of(command, request.args) : Resp2Rule::null_bulk;
   if (rule == Resp2Rule::unknown) return relay(session, request, &command);
-  const bool settled = epochs_settled();
-  l1_key.space = session.lane->proof.space;
-  if (settled && serves_hits(session, *session.lane) && serve(session, l1_key, rule))
-    return Outcome::done;
+  const bool settled = catch_up();
+  const Lane& lane = *session.lane;
+  l1_key.space = lane.proof.space;
+  const bool has_waited = std::exchange(session.parked, false);
+  if (settled && serves_hits(session, lane)) {
+    if (serve(session, l1_key, rule)) return Outcome::done;
+  } else if (settled && !has_waited && parks(session, lane)) {
+    L1Hit hit;
+    if (find_valid(l1_key, hit)) {
+      park(session);
+      return Outcome::later;
+    }
+  }
   if (!settled) return relay(session, request, &command);
   return start_read(session, request, command, l1_key, rule);
 }
 
+// What L1 holds, if nothing has declared it stale.
+bool Router::find_valid(const L1Key& key, L1Hit& hit) {
+  if (!l1_.find(key, now_ns_ / kNsPerMs, hit)) return false;
+  if (coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash)) &&
+      (patterns_.empty() || !patterns_.kills(key.key, hit.filled_ms)))
+    return true;
+  l1_.erase(key);
+  return false;
+}
+
 bool Router::serve(Session& session, const L1Key& key, Resp2Rule rule) {
   L1Hit hit;
-  if (!l1_.find(key, now_ns_ / kNsPerMs, hit)) return false;
-  if (!coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash))) {
-    l1_.erase(key);
-    stats_.l1_invalidations.add();
-    return false;
-  }
+  if (!find_valid(key, hit)) return false;
   stats_.l1_hits.add();
   if (!session.muted()) write_hit(session, hit, rule);
   return true;
@@ -341,28 +356,34 @@ void Router::went_to(Session& session, const Link& link) {
   session.last_sequence = link.connection->sequence();
 }
 
-void Router::mark_writes(Pending& pending, const Command* command, std::span<const Bytes> args) {
-  if (command == nullptr) {
-    pending.fence = true;
-    return;
-  }
-  const Effect effect = effect_of(*command, args);
+void Router::mark_writes(Pending& pending, Link& link, const Command* command,
+                         std::span<const Bytes> args) {
+  Effect effect = command == nullptr ? Effect::unknown : effect_of(*command, args);
   pending.read_only = effect == Effect::none;
   if (effect == Effect::none) return;
+  keys_.clear();
+  if (effect != Effect::everything) {
+    const bool exact = command != nullptr && extract_keys(*command, args, keys_);
+    const bool trusted = effect == Effect::keys || process_.config.coherence.trust_script_keys;
+    pending.fence =
+        !exact || !trusted || (effect == Effect::unknown && (command == nullptr || keys_.empty()));
+    // Where the server tells nobody what it changed, there is nothing to wait for.
+    if (pending.fence && process_.blind.load()) effect = Effect::everything;
+  }
   if (effect == Effect::everything) {
+    pending.fence = false;
     process_.stamps.begin_write_all();
     pending.writes = std::make_unique<WriteMarks>();
     pending.writes->all = true;
-    return;
+    stats_.invalidations_write.add();
+    return announce_everything(link);
   }
-  keys_.clear();
-  const bool exact = extract_keys(*command, args, keys_);
-  const bool trusted = effect == Effect::keys || process_.config.coherence.trust_script_keys;
-  pending.fence = !exact || !trusted || (effect == Effect::unknown && keys_.empty());
   for (const KeyRef& key : keys_) {
     if (!key.write) continue;
     const uint64_t hash = hash_key(args[key.arg], process_.hash_seed);
     process_.stamps.begin_write(hash);
+    stats_.invalidations_write.add();
+    if (announces_) announce_key(link, args[key.arg]);
     if (!pending.one_write && pending.writes == nullptr) {
       pending.one_write = true;
       pending.write_hash = hash;
@@ -421,7 +442,7 @@ Session::Outcome Router::relay(Session& session, const Request& request, const C
   pending.session = session.ref;
   pending.sent_ns = now_ns_;
   if (command == nullptr || command->arity_ok(request.args.size()))
-    mark_writes(pending, command, request.args);
+    mark_writes(pending, *lane, command, request.args);
   pending.slot = session.reserve();
   if (pending.fence) session.hold(pending.slot);
   lane->connection->send(wire, std::move(pending));

@@ -14,41 +14,16 @@
 
 #include "client/session.h"
 #include "loop/loop.h"
+#include "nearcached/coherence/patterns.h"
 #include "nearcached/coherence/stamp_table.h"
 #include "nearcached/command/table.h"
 #include "nearcached/config/config.h"
 #include "nearcached/l1/table.h"
-#include "route/stats.h"
+#include "route/pattern_job.h"
+#include "route/process.h"
 #include "upstream/lane.h"
 
 namespace nearcached {
-
-class Router;
-
-/// What the workers of a process share. Everything in it may be used from any thread.
-struct Process {
-  Process(const Config& c, uint64_t stamp_slots) : config(c), stamps(stamp_slots) {}
-  const Config& config;
-  StampTable stamps;
-  uint64_t hash_seed = 0;
-  uint64_t started_ns = 0;
-  std::atomic<uint64_t> next_client_id{1};
-  std::atomic<uint64_t> clients{0};
-  std::atomic<uint64_t> clients_refused{0};  ///< limits.clients was hit
-  std::atomic<uint64_t> pins{0};
-  std::vector<const Stats*> stats;  ///< of every worker; fixed before the workers start
-  std::vector<Router*> routers;     ///< likewise
-  std::vector<Mailbox*> mailboxes;  ///< likewise
-
-  /// Runs `task` on the worker's thread; dropped if that worker has stopped.
-  bool post(unsigned worker, Mailbox::Task task) {
-    return mailboxes[worker]->post(std::move(task));
-  }
-  /// Runs `each` on every worker; when all have called `finished`, runs `done` on `origin`.
-  /// A worker that has stopped counts as finished.
-  using Each = std::function<void(Router& router, std::function<void()> finished)>;
-  void on_every_worker(unsigned origin, const Each& each, std::function<void()> done);
-};
 
 struct Flight;
 struct MgetFlight;
@@ -86,6 +61,17 @@ class Router final : public Session::Owner, public Connection::Owner {
   uint64_t kill_clients(const std::function<bool(const Session&)>& wanted, uint64_t spare_id);
   bool unblock_client(uint64_t id, bool error);
   void inspect(Bytes key, std::string& text);
+
+  /// Walks the upstream and deletes what matches; null: limits.pattern_jobs.
+  PatternJob* start_job(std::shared_ptr<const Identity> identity, uint32_t database, Bytes glob,
+                        std::function<void(bool ok)> done);
+  const std::shared_ptr<const Identity>& default_identity() const { return default_identity_; }
+
+  // The bus's news, on this worker's thread (modes.cc).
+  void on_bus_state();
+  void on_bus_proof();
+  /// Any thread: wants on_bus_proof().
+  bool waits_for_proof() const { return waits_for_proof_.load(); }
 
  private:
   friend struct Flight;
@@ -126,12 +112,35 @@ class Router final : public Session::Owner, public Connection::Owner {
   Bytes wire_of(const Request& request);
   bool must_wait(Session& session, const Link& link);
   void went_to(Session& session, const Link& link);
-  void mark_writes(Pending& pending, const Command* command, std::span<const Bytes> args);
+  void mark_writes(Pending& pending, Link& link, const Command* command,
+                   std::span<const Bytes> args);
   void end_writes(Pending& pending);
   Session* find(SessionRef ref);
-  bool epochs_settled();
+  bool catch_up();
+  bool find_valid(const L1Key& key, L1Hit& hit);
   const Rule* rule_for(Bytes key) const;
   bool serves_hits(const Session& session, const Lane& lane) const;
+
+  // modes.cc
+  void begin_coherence(Lane& lane);
+  void set_mode(Lane& lane, CoherenceMode mode, Bytes why);
+  void choose_mode(Lane& lane);
+  void try_redirect(Lane& lane);
+  void prove_redirect(Lane& lane, uint64_t subscriber);
+  Lane* find_lane(uint64_t serial);
+  coherence::LaneProof proof_of(const Lane& lane) const;
+  bool parks(Session& session, const Lane& lane);
+  void park(Session& session);
+
+  // announce.cc
+  void announce_key(Link& link, Bytes key);
+  void announce_everything(Link& link);
+  void send_announcement(Connection& connection);
+  void write_was_lost(bool everything);
+
+  // patterns.cc
+  void adopt_patterns();
+  void walk_patterns(uint64_t buckets);
 
   // fill.cc
   Outcome start_read(Session& session, const Request& request, const Command& command,
@@ -147,6 +156,7 @@ class Router final : public Session::Owner, public Connection::Owner {
 
   // mget.cc
   Outcome mget(Session& session, const Request& request, const Command& command);
+  bool holds_all(const Lane& lane, std::span<const Bytes> names);
   void on_mget_reply(Connection& connection, MgetFlight& flight, Bytes reply);
   void finish_mget(MgetFlight& flight, Bytes failure);
 
@@ -161,6 +171,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void invalidate(Lane& lane, Bytes push);
   void drain_sessions();
   void renew_space(Lane& lane);
+  void drop_space(Lane& lane, Bytes reason);
   void close_lane(Lane& lane);
   void when_ready(Lane& lane, std::function<void(bool up, Bytes refusal)> callback);
   void load_command_table(Lane& lane);
@@ -203,15 +214,47 @@ class Router final : public Session::Owner, public Connection::Owner {
   Bytes command_name(uint16_t id) const;
   using Each = std::function<void(Router&, std::string& part)>;
   using Answer = std::function<std::string(const std::vector<std::string>& parts)>;
-  void gather(Session& session, std::initializer_list<Bytes> probe, Each each, Answer answer);
+  void if_allowed(Session& session, std::span<const Bytes> probe,
+                  std::function<void(SessionRef, ReplyQueue::Slot)> then);
+  void gather(Session& session, std::span<const Bytes> probe, Each each, Answer answer);
   void gather_parts(SessionRef ref, ReplyQueue::Slot slot, Each each, Answer answer);
 
   // info.cc
   Outcome info(Session& session, const Request& request, const Command& command);
-  Outcome nearcache(Session& session, std::span<const Bytes> args);
   std::string info_section() const;
   std::string verdict_on(Bytes key) const;
   void refresh_gauges();
+
+  // nearcache.cc
+  Outcome nearcache(Session& session, std::span<const Bytes> args);
+  void inspect_command(Session& session, Bytes key);
+  void invalidate_command(Session& session, std::span<const Bytes> args);
+  void pattern_command(Session& session, std::span<const Bytes> args);
+  void flush_command(Session& session, std::span<const Bytes> args);
+  void schedule_command(Session& session, std::span<const Bytes> args);
+  void schedules_command(Session& session, std::span<const Bytes> args);
+  using Answerer = std::function<void(const std::string& reply)>;
+  Answerer answerer(SessionRef ref, ReplyQueue::Slot slot);
+  struct Explicit {
+    coherence::BusMessage::Kind kind;
+    coherence::Cause cause;
+    std::vector<std::string> items;
+    uint32_t database;
+    int resp;
+    Bytes extra_name;  ///< one more number for the answer; empty: none
+    uint64_t extra;
+  };
+  void invalidate_everywhere(const Explicit& what, const Answerer& answer);
+
+  // pattern_job.cc
+  PatternJob* find_job(uint64_t id);
+  void scan_step(PatternJob& job);
+  void delete_step(PatternJob& job, std::string cursor, const std::vector<std::string>& keys);
+  void unlink_keys(Lane& lane, const std::vector<std::string>& keys,
+                   std::function<void(Bytes reply, Bytes failure)> done);
+  void retry_job(PatternJob& job, Bytes why);
+  void end_job(PatternJob& job, Bytes error);
+  void tick_jobs();
 
   // fence.cc
   void await_fence(SessionRef session, ReplyQueue::Slot slot);
@@ -233,6 +276,22 @@ class Router final : public Session::Owner, public Connection::Owner {
   uint64_t rule_value_max_ = 0;  ///< the largest value_max of any rule
   uint64_t seen_all_ = 0;        ///< the process-wide stamp the spaces were made under
   uint32_t next_space_ = 1;
+  uint64_t next_serial_ = 1;
+  bool uses_bus_ = false;   ///< a lane is, or was, in a mode whose news come over the bus
+  bool announces_ = false;  ///< writes are made known over the bus
+
+  coherence::PatternSet patterns_;
+  uint64_t patterns_seen_ = 0;  ///< Process::patterns_version
+  uint64_t fills_void_ns_ = 0;  ///< what was asked for up to then is not kept
+  L1Table::Walk pattern_walk_;
+
+  struct Parked {
+    SessionRef session;
+    uint64_t since_ns;
+  };
+  std::vector<std::unique_ptr<PatternJob>> jobs_;
+  std::vector<Parked> parked_;
+  std::atomic<bool> waits_for_proof_{false};
 
   std::shared_ptr<const Identity> default_identity_;
   std::vector<std::unique_ptr<Lane>> lanes_;
@@ -278,6 +337,12 @@ class Router final : public Session::Owner, public Connection::Owner {
 
 /// What the server said to our introduction, as it would have said it to the client's request.
 Bytes refusal_for_client(Bytes refusal);
+/// "resp3", "redirect", …
+const char* mode_name(CoherenceMode mode);
+/// Does the server keep book of what is read on such a lane (after CLIENT CACHING YES)?
+bool tracked(CoherenceMode mode);
+/// Do invalidations come over the bus, unordered with the data?
+bool via_bus(CoherenceMode mode);
 /// As Session::last_connection: nothing is that, so whatever follows waits for the reply under way.
 inline constexpr char kNowhere = 0;
 constexpr Bytes kUnreachable = "-ERR upstream unreachable\r\n";

@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "nearcached/coherence/bus_message.h"
+
 namespace nearcached {
 
 class Counter {
@@ -37,8 +39,17 @@ class Counter {
   X(l1_evictions) \
   X(l1_expired) \
   X(l1_reclaimed) \
-  X(l1_invalidations) \
-  X(l1_flushes) \
+  X(invalidations_write) \
+  X(invalidations_push) \
+  X(invalidations_bus) \
+  X(invalidations_pattern) \
+  X(invalidations_scheduled) \
+  X(invalidations_event) \
+  X(invalidations_expiry) \
+  X(invalidations_epoch) \
+  X(pattern_items_dropped) \
+  X(hits_parked) \
+  X(announcements) \
   X(flights_joined) \
   X(flights) \
   X(fences) \
@@ -58,6 +69,8 @@ class Counter {
   X(limit_private_connections_hit) \
   X(limit_flights_hit) \
   X(limit_transaction_keys_hit) \
+  X(limit_patterns_hit) \
+  X(limit_pattern_jobs_hit) \
   X(limit_l1_value_hit)
 // clang-format on
 
@@ -65,6 +78,14 @@ struct alignas(64) Stats {
 #define X(name) Counter name;
   NEARCACHED_COUNTERS(X)
 #undef X
+  /// Of keys, patterns and epochs, not of items: what was told, not what it hit.
+  Counter& invalidated(coherence::Cause cause) {
+    Counter* const counters[coherence::kCauses] = {&invalidations_write,     &invalidations_push,
+                                                   &invalidations_bus,       &invalidations_pattern,
+                                                   &invalidations_scheduled, &invalidations_event,
+                                                   &invalidations_expiry,    &invalidations_epoch};
+    return *counters[static_cast<size_t>(cause)];
+  }
   /// Age of the oldest proof among the lanes that serve hits is computed from this: monotonic ns of
   /// the oldest such proof; 0: no lane serves.
   Counter oldest_proof_ns;

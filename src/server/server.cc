@@ -74,7 +74,16 @@ void Worker::stop() {
 }
 
 Server::Server(const Config& config)
-    : config_(with_workers(config)), process_(config_, stamp_slots(config_)), mailbox_(loop_) {
+    : config_(with_workers(config)),
+      process_(config_, stamp_slots(config_)),
+      mailbox_(loop_),
+      bus_(loop_, mailbox_, config_, process_),
+      schedules_(loop_, mailbox_, config_, bus_,
+                 [this](const coherence::Schedule& schedule, std::function<void(bool)> done) {
+                   walk_upstream(schedule, std::move(done));
+                 }) {
+  process_.bus = &bus_;
+  process_.schedules = &schedules_;
   std::random_device random;
   process_.hash_seed = (static_cast<uint64_t>(random()) << 32) | random();
   process_.started_ns = monotonic_ns();
@@ -95,7 +104,9 @@ Result<void> Server::run() {
     process_.routers.push_back(&workers_[i]->router());
     process_.mailboxes.push_back(&workers_[i]->mailbox());
   }
+  process_.stats.push_back(&process_.control_stats);
   for (const auto& worker : workers_) worker->start();
+  bus_.start();
   for (const int number : {SIGTERM, SIGINT})
     signals_.push_back(std::make_unique<Signal>(loop_, number, [this] { stop(); }));
   for (const Address& address : config_.server.listen)
@@ -106,6 +117,17 @@ Result<void> Server::run() {
   for (const auto& worker : workers_) worker->join();
   log::info("stopped");
   return {};
+}
+
+// A scheduled pattern is walked by the first worker, with the proxy's own rights.
+void Server::walk_upstream(const coherence::Schedule& schedule, std::function<void(bool)> done) {
+  Router* const router = &workers_[0]->router();
+  process_.post(0, [this, router, schedule, done = std::move(done)] {
+    const auto finished = [this, done](bool ok) { mailbox_.post([done, ok] { done(ok); }); };
+    if (router->start_job(router->default_identity(), schedule.database, schedule.what, finished) ==
+        nullptr)
+      finished(false);
+  });
 }
 
 void Server::accept(int fd, bool is_unix) {
@@ -149,6 +171,8 @@ void Server::finish() {
   deadline_.reset();
   signals_.clear();
   for (const auto& worker : workers_) worker->stop();
+  schedules_.close();
+  bus_.close();
   mailbox_.close();
   loop_.close();
 }

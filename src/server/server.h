@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "bus/schedules.h"
 #include "loop/loop.h"
 #include "nearcached/base/result.h"
 #include "nearcached/config/config.h"
@@ -45,6 +46,7 @@ class Server {
 
  private:
   void accept(int fd, bool is_unix);
+  void walk_upstream(const coherence::Schedule& schedule, std::function<void(bool ok)> done);
   void stop();
   void finish();
 
@@ -52,6 +54,8 @@ class Server {
   Process process_;
   Loop loop_;
   Mailbox mailbox_;
+  Bus bus_;
+  Schedules schedules_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::vector<std::unique_ptr<Signal>> signals_;

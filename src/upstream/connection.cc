@@ -17,7 +17,17 @@
 namespace nearcached {
 namespace {
 
-enum Step : uint8_t { kAuth, kHello, kSelect, kTracking, kName, kId };
+enum Step : uint8_t {
+  kAuth,
+  kHello,
+  kSelect,
+  kTracking,
+  kProbe,  ///< a part of the self-test whose reply says nothing
+  kProbeWrite,
+  kProbeEnd,
+  kName,
+  kId
+};
 
 bool starts_with(Bytes text, Bytes prefix) { return text.substr(0, prefix.size()) == prefix; }
 
@@ -71,6 +81,15 @@ void Connection::introduce() {
   if (options_.resp == 3) add(kHello, {"HELLO", "3"});
   if (options_.database != 0) add(kSelect, {"SELECT", std::to_string(options_.database)});
   if (tracking_) add(kTracking, {"CLIENT", "TRACKING", "ON", "OPTIN"});
+  probe_written_ = probe_pushed_ = false;
+  tracking_refusal_.clear();
+  if (tracking_ && !options_.probe_key.empty()) {
+    // The push for the own write comes between the replies to SET and DEL (redis-facts).
+    add(kProbe, {"CLIENT", "CACHING", "YES"});
+    add(kProbe, {"EXISTS", options_.probe_key});
+    add(kProbeWrite, {"SET", options_.probe_key, "1", "PX", "1000"});
+    add(kProbeEnd, {"DEL", options_.probe_key});
+  }
   add(kName, {"CLIENT", "SETNAME", options_.client_name});
   if (options_.resp == 2) add(kId, {"CLIENT", "ID"});  // RESP3's HELLO tells it
   stream_->start_reading();
@@ -91,10 +110,19 @@ void Connection::on_introduction_reply(Bytes reply) {
     }
     resp_ = 2;
     tracking_ = false;
+    tracking_refusal_ = "the server has no RESP3";
   } else if (step == kHello) {
     read_hello(reply);
   } else if (step == kTracking && error) {
     tracking_ = false;
+    if (tracking_refusal_.empty())
+      tracking_refusal_ =
+          "the server refuses CLIENT TRACKING: " + std::string(reply.substr(1, reply.size() - 3));
+  } else if (step == kProbeWrite) {
+    probe_written_ = !error;
+  } else if (step == kProbeEnd && tracking_ && probe_written_ && !probe_pushed_) {
+    tracking_ = false;
+    tracking_refusal_ = "the server did not push an invalidation for a tracked key";
   } else if (step == kId && reply[0] == ':') {
     std::from_chars(reply.data() + 1, reply.data() + reply.size(), upstream_id_);
   }
@@ -210,7 +238,8 @@ bool Connection::take_reply(Bytes piece, bool last) {
   }
   Buffer kept = std::move(whole_);  // `piece` may lie in it; callbacks may start the next reply
   if (state_ == State::introducing) {
-    on_introduction_reply(piece);
+    if (push) probe_pushed_ = probe_pushed_ || piece.find(options_.probe_key) != Bytes::npos;
+    else on_introduction_reply(piece);
     return true;
   }
   if (push || (wants_whole_ && owner_.is_message(*this, piece))) {

@@ -112,6 +112,9 @@ class Connection final : public Stream::Handler {
     uint32_t database = 0;
     int resp = 3;
     bool tracking = false;
+    /// With tracking: this key is read, written and deleted, and tracking counts only if the push
+    /// came. Empty, or not allowed to be written: the server's word has to do.
+    std::string probe_key;
     bool once = false;  ///< no reconnection: a loss is for the owner to deal with
     std::string client_name;
     uint64_t connect_timeout_ms, timeout_ms, reconnect_min_ms, reconnect_max_ms;
@@ -149,6 +152,8 @@ class Connection final : public Stream::Handler {
   Pending* front_pending() { return pending_.empty() ? nullptr : &pending_.front(); }
   uint64_t sequence() const { return sequence_; }  ///< of the last request appended
   bool tracking() const { return tracking_; }
+  /// Why not, if it was asked for.
+  const std::string& tracking_refusal() const { return tracking_refusal_; }
   int resp() const { return resp_; }  ///< what the server really speaks on it
   const std::string& server_version() const { return server_version_; }
   /// The server's whole RESP3 reply to HELLO 3; empty if it speaks RESP2 only.
@@ -196,6 +201,8 @@ class Connection final : public Stream::Handler {
   bool drop_reply_ = false;  ///< the reply in progress is too long to be gathered
   bool wants_whole_ = false;
   bool tracking_ = false;
+  bool probe_written_ = false, probe_pushed_ = false;
+  std::string tracking_refusal_;
   bool in_read_ = false;
   bool lose_after_read_ = false;
   int resp_ = 3;

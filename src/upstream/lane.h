@@ -24,11 +24,17 @@ struct Link {
   std::unique_ptr<Connection> connection;
   Resp2Converter converter;  ///< of the reply in progress
   bool converting = false;   ///< it has begun
+  /// Written over it and not yet made known to the other proxies: goes out behind the writes.
+  std::vector<std::string> announced_keys;
+  bool announced_everything = false;
 };
 
 struct Lane final : Link {
   Lane() : Link(Kind::lane) {}
   coherence::LaneProof proof;
+  CoherenceMode mode = CoherenceMode::off;  ///< how others' writes reach it; off: it feeds no L1
+  uint64_t serial = 0;                      ///< of this link's life, for answers that come late
+  std::string no_resp3, no_redirect;        ///< why not
   std::shared_ptr<const Identity> identity;
   uint32_t database = 0;
   int resp = 3;

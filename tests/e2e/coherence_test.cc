@@ -232,7 +232,7 @@ TEST_CASE("NEARCACHE FLUSH drops what is held, and INSPECT tells", "[coherence]"
     return stack.proxy.count("l1_hits") > hits;
   }));
   const std::string held = client("NEARCACHE INSPECT k");
-  CHECK(client("NEARCACHE FLUSH") == "OK");
+  CHECK(client("NEARCACHE FLUSH") == "[proxies 1 acknowledged 1]");
   CHECK(wait_until([&] { return client("NEARCACHE INSPECT k") != held; }));
   const uint64_t misses = stack.proxy.count("l1_misses");
   CHECK(client("GET k") == "v");

@@ -288,7 +288,7 @@ TEST_CASE("INFO is the server's own with a section about the proxy", "[protocol]
                             "l1_fills_discarded",
                             "l1_evictions",
                             "l1_expired",
-                            "l1_invalidations",
+                            "invalidations_push",
                             "flights_joined",
                             "coherence_mode",
                             "coherence_link_ms",

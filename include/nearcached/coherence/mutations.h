@@ -23,6 +23,10 @@ NEARCACHED_SWITCH(no_watermark);    ///< serve however old the link's last proof
 NEARCACHED_SWITCH(no_push);         ///< ignore the server's invalidations
 NEARCACHED_SWITCH(no_epoch);        ///< keep what was filled over a link that was lost
 NEARCACHED_SWITCH(no_fence);        ///< acknowledge a script without waiting for its invalidations
+NEARCACHED_SWITCH(no_gap);          ///< overlook lost messages and silent peers on the bus
+NEARCACHED_SWITCH(no_bus_proof);    ///< serve without waiting for the separate invalidation link
+NEARCACHED_SWITCH(no_announce);     ///< do not publish what is written
+NEARCACHED_SWITCH(no_pattern);      ///< accept patterns and ignore them
 
 #undef NEARCACHED_SWITCH
 

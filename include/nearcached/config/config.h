@@ -33,7 +33,9 @@ struct UpstreamUrl {
   bool operator==(const UpstreamUrl&) const = default;
 };
 
-enum class CoherenceMode : uint8_t { automatic, resp3, off };
+/// How the writes of others are learned of. `automatic` is a wish only; a lane has one of the
+/// others.
+enum class CoherenceMode : uint8_t { automatic, resp3, redirect, publish, keyspace, ttl, off };
 
 /// The first [[rule]] whose `keys` glob matches a key decides; unset fields keep [l1]'s value.
 struct Rule {
@@ -42,7 +44,19 @@ struct Rule {
   std::optional<uint64_t> ttl_ms;
   std::optional<uint64_t> negative_ttl_ms;
   std::optional<uint64_t> value_bytes_max;
+  /// While the upstream is unreachable, what is held is served for so long after it was last
+  /// proven.
+  std::optional<uint64_t> serve_stale_ms;
   bool operator==(const Rule&) const = default;
+};
+
+enum class EventPayload : uint8_t { key, pattern };
+
+/// A pub/sub channel that applications publish to: each message drops a key, or all that match.
+struct EventSubscription {
+  std::string channel;
+  EventPayload payload = EventPayload::key;
+  bool operator==(const EventSubscription&) const = default;
 };
 
 struct Config {
@@ -82,12 +96,16 @@ struct Config {
     uint64_t max_staleness_ms = 500;
     /// At most half of max_staleness. Not set: a fifth of max_staleness, between 1 and 100 ms.
     uint64_t heartbeat_ms = 100;
-    uint64_t stamp_slots = 0;        ///< 0: sized to L1
-    bool trust_script_keys = false;  ///< true: EVAL/FCALL write only the keys they declare
+    uint64_t stamp_slots = 0;            ///< 0: sized to L1
+    bool trust_script_keys = false;      ///< true: EVAL/FCALL write only the keys they declare
+    std::string channel = "nearcached";  ///< pub/sub channels of the bus begin with it
+    uint64_t ack_timeout_ms = 1'000;     ///< how long an explicit invalidation waits for the others
+    uint64_t audit_every = 0;            ///< one in so many hits is read again; 0: none
     bool operator==(const Coherence&) const = default;
   } coherence;
 
   std::vector<Rule> rules;
+  std::vector<EventSubscription> subscriptions;
 
   struct Limits {
     uint32_t clients = 10'000;
@@ -104,6 +122,12 @@ struct Config {
     uint32_t private_connections = 10'000;  ///< pinned sessions per process
     uint32_t flights = 65'536;              ///< fills under way per worker
     uint32_t transaction_keys = 65'536;  ///< keys remembered for one MULTI; above: drop everything
+    uint32_t patterns = 64;              ///< patterns being worked off; above: drop everything
+    uint32_t pattern_jobs = 16;          ///< walks through the upstream at once, per worker
+    uint32_t schedules = 10'000;         ///< stored schedules
+    uint32_t bus_requests = 1'024;       ///< explicit invalidations waiting for acknowledgement
+    uint32_t bus_peers = 1'024;          ///< other proxies whose writes are followed
+    uint32_t audits = 1'024;             ///< audits under way in one worker
     bool operator==(const Limits&) const = default;
   } limits;
 

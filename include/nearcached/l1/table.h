@@ -100,6 +100,15 @@ class L1Table {
   /// Reclaims a few expired or dead items; call once per loop turn. O(1), and nothing at all when
   /// `now_ms` has not moved since the last call.
   void sweep(uint64_t now_ms);
+  /// A walk through the whole table in steps, during which it may change.
+  struct Walk {
+    uint64_t bucket = 0;
+    uint64_t bucket_count = 0;
+  };
+  /// Drops the items for which `dead(key, filled_ms)` holds in the next `buckets` buckets. True:
+  /// every item that has been there since the walk began has been looked at.
+  bool erase_if(Walk& walk, uint64_t buckets,
+                const std::function<bool(Bytes key, uint64_t filled_ms)>& dead);
   const L1Stats& stats() const;
   /// Verifies every internal invariant; for tests. Aborts on a violation.
   void check_invariants() const;

@@ -123,7 +123,7 @@ TEST_CASE("a wrong option is one line that helps", "[config]") {
   CHECK(error_of({"--set", "l1.memry=1"}) ==
         "--set l1.memry: unknown key; did you mean l1.memory?");
   CHECK(error_of({"--set", "rule.keys=*"}) ==
-        "--set rule.keys: rules are set in the file only, as [[rule]] blocks");
+        "--set rule.keys: set in the file only, in [[rule]] blocks");
 }
 
 TEST_CASE("a file that cannot be read is named", "[config]") {

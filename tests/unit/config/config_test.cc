@@ -35,9 +35,11 @@ Config everything_changed() {
   c.upstream.private_idle_max = 0;
   c.upstream.idle_timeout_ms = 7'200'000;
   c.l1 = {false, (5ull << 40) / 8, 1ull << 32, 1, 0, 1};
-  c.coherence = {CoherenceMode::off, 1'001, 500, 1ull << 30, true};
-  c.rules = {{"a\tb\"\\:*", false, 1, 0, 12'345}, {"*", true, {}, {}, {}}};
-  c.limits = {1, 17, 65'537, 1'025, 2, 16'385, 65'538, 3'601, 65'539, 65'540, 5, 6, 7, 8};
+  c.coherence = {CoherenceMode::off, 1'001, 500, 1ull << 30, true, "other.1", 2, 3};
+  c.subscriptions = {{"changed:a", EventPayload::pattern}, {"b", EventPayload::key}};
+  c.rules = {{"a\tb\"\\:*", false, 1, 0, 12'345, 7}, {"*", true, {}, {}, {}, {}}};
+  c.limits = {1, 17, 65'537, 1'025, 2, 16'385, 65'538, 3'601, 65'539, 65'540,
+              5, 6,  7,      8,     9, 10,     11,     12,    13,     14};
   c.security = {true, {"config|set"}, {"json.set", "debug"}};
   c.log = {LogLevel::trace, "/var/log/n.log"};
   return c;
@@ -147,7 +149,8 @@ TEST_CASE("a wrong value is named with its file, line, key and what is accepted"
   CHECK(error_of("[l1]\nttl = [1]") ==
         "n.toml:2: l1.ttl = [...]: a duration such as 500ms, 5s, 1m or 1h (1ms to 720h)");
   CHECK(error_of("[coherence]\nmode = \"Auto\"") ==
-        "n.toml:2: coherence.mode = \"Auto\": \"auto\", \"resp3\" or \"off\"");
+        "n.toml:2: coherence.mode = \"Auto\": \"auto\", \"resp3\", \"redirect\", \"publish\", "
+        "\"keyspace\", \"ttl\" or \"off\"");
   CHECK(error_of("[log]\nlevel = \"warning\"") ==
         "n.toml:2: log.level = \"warning\": \"trace\", \"debug\", \"info\", \"warn\" or \"error\"");
   CHECK(
@@ -188,8 +191,7 @@ TEST_CASE("an unknown section is answered with the nearest one", "[config]") {
       "limits, security, log, rule");
   CHECK(error_of("l1 = 5") == "n.toml:1: l1: a section, written [l1]");
   CHECK(error_of("[[l1]]") == "n.toml:1: l1: a section, written [l1]");
-  CHECK(error_of("[rule]\nkeys = \"*\"") ==
-        "n.toml:1: rule: written [[rule]], one block for each rule");
+  CHECK(error_of("[rule]\nkeys = \"*\"") == "n.toml:1: rule: written [[rule]], one block for each");
 }
 
 TEST_CASE("what is not TOML is named with its line", "[config]") {
@@ -230,8 +232,8 @@ TEST_CASE("rules keep their order and leave open what they do not set", "[config
       "[[rule]]\nkeys = \"z:*\"\ncache = false\n"
       "[[rule]]\nkeys = \"a:*\"\nttl = \"5s\"\nnegative_ttl = 0\nvalue_max = \"1kb\"\n");
   REQUIRE(c.rules.size() == 2);
-  CHECK(c.rules[0] == Rule{"z:*", false, {}, {}, {}});
-  CHECK(c.rules[1] == Rule{"a:*", true, 5'000, 0, 1'024});
+  CHECK(c.rules[0] == Rule{"z:*", false, {}, {}, {}, {}});
+  CHECK(c.rules[1] == Rule{"a:*", true, 5'000, 0, 1'024, {}});
   CHECK(error_of("[[rule]]\ncache = true") ==
         "n.toml:1: [[rule]]: rule.keys is missing: a Redis glob such as \"user:*\"");
   CHECK(error_of("[[rule]]\nkeys = \"\"") ==

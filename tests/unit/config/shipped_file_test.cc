@@ -68,5 +68,12 @@ TEST_CASE("the shipped file has every key once, with its default, and no other",
     }
     settings.erase(key.full_name());
   }
+  for (const config::SubscribeKey& key : config::subscribe_keys()) {
+    INFO(key.full_name());
+    REQUIRE(settings[key.full_name()].size() == 1);
+    const std::string channel = key.name == "channel" ? "" : "\nchannel = \"c\"";
+    CHECK(parse_config("[[subscribe]]\n" + settings[key.full_name()][0] + channel, "s").ok());
+    settings.erase(key.full_name());
+  }
   for (const auto& [name, lines] : settings) FAIL_CHECK("not a key: " << name);
 }

@@ -120,14 +120,25 @@ std::optional<std::string> ScriptedUpstream::next_parsed() {
   return text;
 }
 
+bool ScriptedUpstream::answered_in_passing(const std::string& request) {
+  const size_t probe = request.find(kReservedPrefix);
+  if (request.starts_with("HELLO")) send(kHello);
+  else if (request.starts_with("CLIENT")) send("+OK\r\n");
+  else if (request == "COMMAND") send("-ERR unknown command\r\n");
+  else if (request == "ROLE") send(kMaster);
+  else if (probe == std::string::npos) return false;
+  else if (request.starts_with("EXISTS")) send(":0\r\n");
+  else if (request.starts_with("DEL")) send(":1\r\n");
+  else
+    send("+OK\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n" +
+         bulk(request.substr(probe, request.find(' ', probe) - probe)));
+  return true;
+}
+
 std::optional<std::string> ScriptedUpstream::request_before(const Peer& other) {
   while (true) {
     while (const auto text = next_parsed()) {
-      if (text->starts_with("HELLO")) send(kHello);
-      else if (text->starts_with("CLIENT")) send("+OK\r\n");
-      else if (*text == "COMMAND") send("-ERR unknown command\r\n");
-      else if (*text == "ROLE") send(kMaster);
-      else return text;
+      if (!answered_in_passing(*text)) return text;
     }
     if (&other != peer_.get() && !peer_->readable_before(other)) return std::nullopt;
     peer_->receive();
@@ -139,9 +150,14 @@ std::string ScriptedUpstream::request() { return *request_before(*peer_); }
 WorkerUnderTest::WorkerUnderTest()
     : config_(config_for(upstream.port())),
       process_(config_, 1024),
+      control_(control_loop_),
+      bus_(control_loop_, control_, config_, process_),
+      schedules_(control_loop_, control_, config_, bus_, {}),
       level_before_(log::least_level) {
   log::least_level = LogLevel::error;
   std::signal(SIGPIPE, SIG_IGN);
+  process_.bus = &bus_;
+  process_.schedules = &schedules_;
   worker_ = std::make_unique<Worker>(process_, 0);
   process_.stats.push_back(&worker_->router().stats());
   process_.routers.push_back(&worker_->router());
@@ -165,6 +181,11 @@ WorkerUnderTest::WorkerUnderTest()
 WorkerUnderTest::~WorkerUnderTest() {
   worker_->stop();
   worker_->join();
+  schedules_.close();
+  bus_.close();
+  control_.close();
+  control_loop_.close();
+  control_loop_.run();
   log::least_level = level_before_;
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "bus/schedules.h"
 #include "nearcached/config/config.h"
 #include "nearcached/resp/request_parser.h"
 #include "server/server.h"
@@ -39,8 +40,8 @@ class Peer {
   std::string received_;
 };
 
-/// The server's end. What every connection asks on its own (HELLO, CLIENT, COMMAND, ROLE) is
-/// answered in passing; everything else is for the test.
+/// The server's end. What every connection asks on its own (HELLO, CLIENT, COMMAND, ROLE, the probe
+/// of its tracking) is answered in passing; everything else is for the test.
 class ScriptedUpstream {
  public:
   ScriptedUpstream();
@@ -57,6 +58,7 @@ class ScriptedUpstream {
 
  private:
   std::optional<std::string> next_parsed();
+  bool answered_in_passing(const std::string& request);
 
   int listener_ = -1;
   uint16_t port_ = 0;
@@ -80,6 +82,10 @@ class WorkerUnderTest {
  private:
   const Config config_;
   Process process_;
+  Loop control_loop_;
+  Mailbox control_;
+  Bus bus_;  ///< never started: it is down
+  Schedules schedules_;
   std::unique_ptr<Worker> worker_;
   LogLevel level_before_;
 };

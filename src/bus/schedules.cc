@@ -1,0 +1,254 @@
+// Firing is the transaction: WATCH, read the record again, and if it still is what we know, MULTI,
+// move it on (or delete it), PUBLISH what is to be dropped, EXEC. Whoever comes second finds the
+// record changed or its EXEC refused. A pattern that walks the upstream takes time: its record is
+// moved on by a lease first, and by its real interval when the walk is done, so that a proxy that
+// dies on the way is followed by another.
+//
+// Rejected: a lock with a time-out (SET NX PX): either it expires under a slow proxy, which fires
+// twice, or its holder dies after taking it, which fires never.
+#include "bus/schedules.h"
+
+#include <hiredis/hiredis.h>
+
+#include <algorithm>
+#include <charconv>
+#include <random>
+
+#include "nearcached/base/clock.h"
+#include "nearcached/base/log.h"
+
+namespace nearcached {
+namespace {
+
+using coherence::BusMessage;
+using coherence::Cause;
+using coherence::Schedule;
+
+constexpr uint64_t kReloadMs = 10'000;
+constexpr uint64_t kLeaseMs = 600'000;
+
+std::string text_of(const redisReply& reply) {
+  return reply.str == nullptr ? std::string() : std::string(reply.str, reply.len);
+}
+
+std::string new_id() {
+  std::random_device random;
+  std::string id;
+  for (int i = 0; i < 12; ++i) id += "0123456789abcdef"[random() % 16];
+  return id;
+}
+
+}  // namespace
+
+Schedules::Schedules(Loop& loop, Mailbox& mailbox, const Config& config, Bus& bus, Walk walk)
+    : mailbox_(mailbox), config_(config), bus_(bus), walk_(std::move(walk)), timer_(loop, [this] {
+        on_timer();
+      }) {}
+
+uint64_t Schedules::server_now_ms() const {
+  return static_cast<uint64_t>(static_cast<int64_t>(monotonic_ms()) + clock_offset_ms_);
+}
+
+void Schedules::reload() {
+  bus_.publisher().command({"TIME"}, [this](redisReply& reply) {
+    if (reply.type != REDIS_REPLY_ARRAY || reply.elements != 2) return;
+    const std::string seconds = text_of(*reply.element[0]), micros = text_of(*reply.element[1]);
+    int64_t s = 0, us = 0;
+    std::from_chars(seconds.data(), seconds.data() + seconds.size(), s);
+    std::from_chars(micros.data(), micros.data() + micros.size(), us);
+    clock_offset_ms_ = s * 1000 + us / 1000 - static_cast<int64_t>(monotonic_ms());
+    clock_known_ = true;
+  });
+  bus_.publisher().command({"HGETALL", kKey}, [this](redisReply& reply) {
+    if (reply.type != REDIS_REPLY_ARRAY) return;
+    texts_.clear();
+    for (size_t i = 0; i + 1 < reply.elements && texts_.size() < config_.limits.schedules; i += 2)
+      texts_[text_of(*reply.element[i])] = text_of(*reply.element[i + 1]);
+    count_.store(texts_.size());
+    arm();
+  });
+}
+
+// Wakes at the next due time, or to look again: a message that said so may have been missed.
+void Schedules::arm() {
+  uint64_t wait_ms = kReloadMs;
+  const uint64_t now = server_now_ms();
+  for (const auto& [id, text] : texts_) {
+    Schedule schedule;
+    if (schedule.parse(text))
+      wait_ms = std::min(wait_ms, schedule.due_ms > now ? schedule.due_ms - now : 0);
+  }
+  timer_.start(std::max<uint64_t>(wait_ms, 1), 0);
+}
+
+void Schedules::on_timer() {
+  if (bus_.state() != Bus::State::up || !clock_known_) return;  // on_schedules comes when it is up
+  if (firing_) return timer_.start(5, 0);
+  const uint64_t now = server_now_ms();
+  for (const auto& [id, text] : texts_) {
+    Schedule schedule;
+    if (schedule.parse(text) && schedule.due_ms <= now) return try_fire(id);
+  }
+  reload();
+}
+
+void Schedules::try_fire(const std::string& id) {
+  firing_ = true;
+  RedisLink& link = bus_.publisher();
+  link.command({"WATCH", kKey}, [](redisReply&) {});
+  const bool asked = link.command({"HGET", kKey, id}, [this, id](redisReply& reply) {
+    const auto known = texts_.find(id);
+    if (reply.type == REDIS_REPLY_STRING && known != texts_.end() &&
+        known->second == text_of(reply))
+      return fire(id, known->second);
+    bus_.publisher().command({"UNWATCH"}, [](redisReply&) {});
+    end_fire();
+  });
+  if (!asked) firing_ = false;
+}
+
+void Schedules::end_fire() {
+  firing_ = false;
+  reload();
+}
+
+void Schedules::fire(const std::string& id, const std::string& text) {
+  Schedule schedule;
+  if (!schedule.parse(text)) return end_fire();
+  const uint64_t now = server_now_ms();
+  const bool pattern = schedule.kind == Schedule::Kind::pattern;
+  const std::string message =
+      bus_.unacknowledged(pattern ? BusMessage::Kind::pattern : BusMessage::Kind::invalidate,
+                          Cause::scheduled, schedule.what);
+  Schedule next = schedule;
+  const bool walks = pattern && schedule.upstream;
+  if (walks) {
+    next.base_ms = schedule.base_ms != 0 ? schedule.base_ms : schedule.due_ms;
+    next.due_ms = now + kLeaseMs;
+  } else {
+    next.due_ms = schedule.next_ms(now);
+  }
+  const std::string next_text = next.due_ms == 0 ? std::string() : next.to_text();
+  const Schedule* unlink = schedule.upstream && !pattern ? &schedule : nullptr;
+  replace(id, next_text, message, unlink, [this, id, next, walks](bool done) {
+    if (done) fired_.fetch_add(1);
+    if (done && walks) start_walk(id, next);
+    end_fire();
+  });
+}
+
+// The rest of a transaction whose WATCH has been sent. `new_text` empty: the record goes.
+void Schedules::replace(const std::string& id, const std::string& new_text,
+                        const std::string& message, const Schedule* unlink,
+                        std::function<void(bool)> then) {
+  RedisLink& link = bus_.publisher();
+  const auto ignore = [](redisReply&) {};
+  link.command({"MULTI"}, ignore);
+  if (new_text.empty()) link.command({"HDEL", kKey, id}, ignore);
+  else link.command({"HSET", kKey, id, new_text}, ignore);
+  const uint32_t home = config_.upstream.parsed.database;
+  if (unlink != nullptr) {
+    if (unlink->database != home)
+      link.command({"SELECT", std::to_string(unlink->database)}, ignore);
+    link.command({"UNLINK", unlink->what}, ignore);
+    if (unlink->database != home) link.command({"SELECT", std::to_string(home)}, ignore);
+  }
+  if (!message.empty()) link.command({"PUBLISH", bus_.channel_of(home), message}, ignore);
+  link.command({"EXEC"}, [id, then = std::move(then)](redisReply& reply) {
+    if (reply.type == REDIS_REPLY_ERROR) log::warn("schedule {}: {}", id, text_of(reply));
+    then(reply.type == REDIS_REPLY_ARRAY);
+  });
+}
+
+void Schedules::start_walk(const std::string& id, const Schedule& claimed) {
+  walk_(claimed, [this, id, text = claimed.to_text()](bool ok) { walked(id, text, ok); });
+}
+
+// If it went wrong the record stays: its lease ends, and it is tried again.
+void Schedules::walked(const std::string& id, const std::string& claimed_text, bool ok) {
+  if (!ok || bus_.state() != Bus::State::up) return;
+  if (firing_) {
+    mailbox_.post([this, id, claimed_text] { walked(id, claimed_text, true); });
+    return;
+  }
+  firing_ = true;
+  RedisLink& link = bus_.publisher();
+  link.command({"WATCH", kKey}, [](redisReply&) {});
+  const bool asked = link.command({"HGET", kKey, id}, [this, id, claimed_text](redisReply& reply) {
+    Schedule schedule;
+    if (reply.type != REDIS_REPLY_STRING || text_of(reply) != claimed_text ||
+        !schedule.parse(claimed_text)) {
+      bus_.publisher().command({"UNWATCH"}, [](redisReply&) {});
+      return end_fire();  // removed meanwhile, or another proxy took it on
+    }
+    schedule.due_ms = schedule.next_ms(server_now_ms());
+    schedule.base_ms = 0;
+    replace(id, schedule.due_ms == 0 ? std::string() : schedule.to_text(), {}, nullptr,
+            [this](bool) { end_fire(); });
+  });
+  if (!asked) firing_ = false;
+}
+
+void Schedules::tell_others() {
+  bus_.publisher().command({"PUBLISH", bus_.channel_of(config_.upstream.parsed.database),
+                            bus_.unacknowledged(BusMessage::Kind::schedules, Cause::scheduled, {})},
+                           [](redisReply&) {});
+}
+
+void Schedules::add(Schedule schedule, bool after,
+                    std::function<void(const std::string&, const std::string&)> done) {
+  mailbox_.post([this, schedule = std::move(schedule), after, done = std::move(done)]() mutable {
+    if (bus_.state() != Bus::State::up || !clock_known_)
+      return done({}, "the bus is not up (" + bus_.down_reason() + ")");
+    if (texts_.size() >= config_.limits.schedules)
+      return done({}, "there are limits.schedules already");
+    if (after) schedule.due_ms += server_now_ms();
+    const std::string id = new_id();
+    const std::string text = schedule.to_text();
+    const bool sent = bus_.publisher().command({"HSET", kKey, id, text},
+                                               [this, id, text, done](redisReply& reply) {
+                                                 if (reply.type == REDIS_REPLY_ERROR)
+                                                   return done({}, text_of(reply));
+                                                 texts_[id] = text;
+                                                 count_.store(texts_.size());
+                                                 arm();
+                                                 tell_others();
+                                                 done(id, {});
+                                               });
+    if (!sent) done({}, "the bus is not up");
+  });
+}
+
+void Schedules::list(std::function<void(const std::vector<Listed>&, const std::string&)> done) {
+  mailbox_.post([this, done = std::move(done)] {
+    const bool sent = bus_.publisher().command({"HGETALL", kKey}, [done](redisReply& reply) {
+      if (reply.type == REDIS_REPLY_ERROR) return done({}, text_of(reply));
+      std::vector<Listed> all;
+      for (size_t i = 0; i + 1 < reply.elements; i += 2) {
+        Listed listed{text_of(*reply.element[i]), {}};
+        if (listed.schedule.parse(text_of(*reply.element[i + 1]))) all.push_back(std::move(listed));
+      }
+      std::sort(all.begin(), all.end(), [](const Listed& a, const Listed& b) {
+        return a.schedule.due_ms < b.schedule.due_ms;
+      });
+      done(all, {});
+    });
+    if (!sent) done({}, "the bus is not up (" + bus_.down_reason() + ")");
+  });
+}
+
+void Schedules::remove(std::string id, std::function<void(bool, const std::string&)> done) {
+  mailbox_.post([this, id = std::move(id), done = std::move(done)] {
+    const bool sent =
+        bus_.publisher().command({"HDEL", kKey, id}, [this, id, done](redisReply& reply) {
+          if (reply.type == REDIS_REPLY_ERROR) return done(false, text_of(reply));
+          texts_.erase(id);
+          count_.store(texts_.size());
+          tell_others();
+          done(reply.integer == 1, {});
+        });
+    if (!sent) done(false, "the bus is not up (" + bus_.down_reason() + ")");
+  });
+}
+
+}  // namespace nearcached

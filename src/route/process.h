@@ -1,0 +1,84 @@
+// What the workers of a process share, and what the bus tells all of them.
+#pragma once
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "bus/bus.h"
+#include "nearcached/coherence/patterns.h"
+#include "nearcached/coherence/stamp_table.h"
+#include "nearcached/config/config.h"
+#include "route/stats.h"
+
+namespace nearcached {
+
+class Router;
+class Schedules;
+
+/// Everything in it may be used from any thread, but what Bus::Owner says.
+struct Process final : public Bus::Owner {
+  Process(const Config& c, uint64_t stamp_slots) : config(c), stamps(stamp_slots) {}
+  const Config& config;
+  StampTable stamps;
+  uint64_t hash_seed = 0;
+  uint64_t started_ns = 0;
+  std::atomic<uint64_t> next_client_id{1};
+  std::atomic<uint64_t> clients{0};
+  std::atomic<uint64_t> clients_refused{0};  ///< limits.clients was hit
+  std::atomic<uint64_t> pins{0};
+  std::atomic<uint64_t> next_job_id{1};
+  Bus* bus = nullptr;               ///< set before the workers start
+  Schedules* schedules = nullptr;   ///< likewise
+  std::vector<const Stats*> stats;  ///< of every worker, then the control loop's; likewise
+  std::vector<Router*> routers;     ///< likewise
+  std::vector<Mailbox*> mailboxes;  ///< likewise
+  Stats control_stats;              ///< the control loop's own
+
+  /// Some lane is, or was, in a mode in which nobody tells of writes with unknown keys.
+  std::atomic<bool> blind{false};
+  /// What worker 0's main lane has: "the" mode, for INFO.
+  std::atomic<CoherenceMode> mode{CoherenceMode::off};
+
+  /// Runs `task` on the worker's thread; dropped if that worker has stopped.
+  bool post(unsigned worker, Mailbox::Task task) {
+    return mailboxes[worker]->post(std::move(task));
+  }
+  /// Runs `each` on every worker; when all have called `finished`, runs `done` on `origin`.
+  /// A worker that has stopped counts as finished.
+  using Each = std::function<void(Router& router, std::function<void()> finished)>;
+  void on_every_worker(unsigned origin, const Each& each, std::function<void()> done);
+
+  // Patterns. A worker compares patterns_version with what it has seen at every request.
+  using Patterns = std::vector<std::shared_ptr<const coherence::Pattern>>;
+  std::atomic<uint64_t> patterns_version{0};
+  Patterns patterns() const;
+  /// As on_pattern, for a pattern that is accepted by a worker and for this process only.
+  void on_pattern_here(Bytes glob, Stats& counters);
+  /// The worker has dropped whatever the patterns up to `id` killed.
+  void pattern_walked(unsigned worker, uint64_t id);
+
+  // Bus::Owner, on the control loop; the first three are right on any thread.
+  void on_invalidate(Bytes key, coherence::Cause cause) override;
+  void on_everything(coherence::Cause cause, Bytes reason) override;
+  void on_pattern(Bytes glob, coherence::Cause cause) override;
+  void on_state() override;
+  void on_proof() override;
+  void on_schedules() override;
+
+  /// Why everything was dropped last, and how often for each reason.
+  std::vector<std::pair<std::string, uint64_t>> epoch_reasons() const;
+  void count_epoch(Bytes reason);
+
+ private:
+  void accept_pattern(Bytes glob, Stats& counters);
+  mutable std::mutex mutex_;
+  Patterns patterns_;
+  std::vector<uint64_t> walked_;  ///< by worker: all patterns up to this id
+  uint64_t next_pattern_ = 1;
+  std::vector<std::pair<std::string, uint64_t>> epoch_reasons_;
+};
+
+}  // namespace nearcached
