@@ -98,6 +98,7 @@ void Bus::close() {
     BusMessage goodbye;
     goodbye.kind = Kind::goodbye;
     publish(channel_of(config_.upstream.parsed.database), goodbye, [](redisReply&) {});
+    publisher_.flush();
   }
   timer_.close();
   subscriber_.close();
@@ -266,12 +267,13 @@ void Bus::confirm(std::string probe, std::function<void(bool)> done) {
 
 void Bus::announce(std::string message, uint32_t database, uint64_t sequence) {
   mailbox_.post([this, message = std::move(message), database, sequence] {
-    const bool sent = publisher_.command({"PUBLISH", channel_of(database), message},
-                                         [this, sequence](redisReply& reply) {
-                                           announcements_.end(sequence);
-                                           if (reply.type == REDIS_REPLY_ERROR)
-                                             refuse(text_of(reply));
-                                         });
+    const bool sent =
+        !is_queue_full() && publisher_.command({"PUBLISH", channel_of(database), message},
+                                               [this, sequence](redisReply& reply) {
+                                                 announcements_.end(sequence);
+                                                 if (reply.type == REDIS_REPLY_ERROR)
+                                                   refuse(text_of(reply));
+                                               });
     if (!sent) announcements_.end(sequence);  // the others will see a gap
   });
 }
@@ -308,7 +310,15 @@ void Bus::publish(const std::string& channel, const BusMessage& message,
   ours.proxy = proxy_id_;
   std::string bytes;
   encode(ours, bytes);
+  if (is_queue_full()) return;
   publisher_.command({"PUBLISH", channel, bytes}, std::move(callback));
+}
+
+// Redis does not answer: whatever is said now would only pile up.
+bool Bus::is_queue_full() {
+  if (publisher_.pending() < config_.limits.bus_queue) return false;
+  queue_full_.fetch_add(1);
+  return true;
 }
 
 void Bus::send_heartbeat() {

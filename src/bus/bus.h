@@ -115,6 +115,7 @@ class Bus final : private RedisLink::Handler {
   uint64_t bad_messages() const { return bad_messages_.load(); }
   uint64_t peers_refused() const { return peers_refused_.load(); }
   uint64_t requests_refused() const { return requests_refused_.load(); }
+  uint64_t queue_full() const { return queue_full_.load(); }
 
  private:
   void on_up(RedisLink& link) override;
@@ -126,6 +127,7 @@ class Bus final : private RedisLink::Handler {
   void publish(const std::string& channel, const coherence::BusMessage& message,
                RedisLink::Callback callback);
   void send_proof();
+  bool is_queue_full();
   void send_heartbeat();
   void check_keyspace();
   void refuse(Bytes reason);
@@ -171,7 +173,7 @@ class Bus final : private RedisLink::Handler {
   std::atomic<uint64_t> proof_ns_{0};
   std::atomic<bool> keyspace_{false}, announcing_{false}, needed_{false}, want_keyspace_{false};
   std::atomic<uint64_t> peers_known_{0}, gaps_{0}, bad_messages_{0}, peers_refused_{0},
-      requests_refused_{0};
+      requests_refused_{0}, queue_full_{0};
   mutable std::mutex reason_mutex_;
   std::string down_reason_;
 

@@ -73,7 +73,8 @@ void Router::send_announcement(Connection& connection) {
 // is pushed nobody would be told of any write: drop everything once that must be over.
 void Router::write_was_lost(bool everything) {
   constexpr uint64_t kSettleNs = 200 * kNsPerMs;
-  if (everything || process_.blind.load()) flush_again_ns_ = now_ns_ + kSettleNs;
+  if (everything || announces_ || process_.blind_lanes.load() > 0)
+    flush_again_ns_ = now_ns_ + kSettleNs;
 }
 
 }  // namespace nearcached

@@ -132,7 +132,7 @@ void Router::on_flight_reply(Connection&, Pending& pending, Bytes bytes, bool la
       lane.converting = !last;
       lane.converter.feed(bytes, converted_);
     }
-    if (session != nullptr && last && uses_bus_) session->view.floor_ns = now_ns_;
+    if (session != nullptr && last && via_bus(lane.mode)) session->view.floor_ns = now_ns_;
     if (session != nullptr)
       session->deliver(waiter.slot, waiter.convert ? converted_.readable() : bytes, last);
   }

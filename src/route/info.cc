@@ -93,6 +93,10 @@ std::string Router::info_section() const {
         .append("=")
         .append(std::to_string(count));
   line("epoch_reasons", reasons);
+  uint64_t stale_ms = 0;
+  for (const Stats* stats : process_.stats)
+    stale_ms = std::max(stale_ms, stats->audit_stale_ms_max.get());
+  line("audit_stale_ms_max", std::to_string(stale_ms));
   const Bus& bus = *process_.bus;
   line("bus", bus.state() == Bus::State::up        ? "up"
               : bus.state() == Bus::State::refused ? "refused"
@@ -105,6 +109,7 @@ std::string Router::info_section() const {
   line("bus_bad_messages", std::to_string(bus.bad_messages()));
   line("limit_bus_peers_hit", std::to_string(bus.peers_refused()));
   line("limit_bus_requests_hit", std::to_string(bus.requests_refused()));
+  line("limit_bus_queue_hit", std::to_string(bus.queue_full()));
   line("schedules", std::to_string(process_.schedules->count()));
   line("schedules_fired", std::to_string(process_.schedules->fired()));
   line("limit_clients_hit", std::to_string(process_.clients_refused.load()));
@@ -170,7 +175,11 @@ void Router::inspect(Bytes key, std::string& text) {
     const Lane* lane = nullptr;
     for (const auto& candidate : lanes_)
       if (candidate->proof.space == entry.space) lane = candidate.get();
-    const char* state = lane == nullptr ? "dead (its link's epoch is over)"
+    const bool kept = std::any_of(lanes_.begin(), lanes_.end(), [&](const auto& candidate) {
+      return candidate->stale_space == entry.space;
+    });
+    const char* state = lane == nullptr && kept ? "kept for serve_stale"
+                        : lane == nullptr       ? "dead (its link's epoch is over)"
                         : !coherence::stamp_holds(entry.stamp, stamp) ? "dead (invalidated)"
                         : entry.expires_ms <= now_ms                  ? "expired"
                         : patterns_.kills(entry.key, entry.filled_ms) ? "dead (a pattern)"

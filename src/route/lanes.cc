@@ -160,6 +160,7 @@ void Router::close_lane(Lane& lane) {
   const auto at = std::find_if(lanes_.begin(), lanes_.end(),
                                [&](const auto& other) { return other.get() == &lane; });
   NC_CHECK(at != lanes_.end());
+  change_mode(lane, CoherenceMode::off);
   const std::unique_ptr<Lane> dying = std::move(*at);
   lanes_.erase(at);
   retire(std::move(dying->connection));
@@ -170,6 +171,8 @@ void Router::on_up(Connection& connection) {
   Lane& lane = lane_of(connection);
   if (!mutation::no_epoch || lane.proof.space == 0) renew_space(lane);
   lane.proof.master_ns = 0;
+  lane.stale_space = 0;
+  lane.stale_proof_ns = 0;
   lane.heartbeat_pending = false;
   lane.proven = true;
   // It answers again: what the link before had left it to do is done within its next turns.
@@ -196,9 +199,9 @@ void Router::on_down(Connection& connection, Bytes reason, Bytes refusal) {
     return;
   }
   Lane& lane = lane_of(connection);
-  if (!mutation::no_epoch) drop_space(lane, "upstream link lost");
-  lane.mode = CoherenceMode::off;
-  lane.proof.tracking = false;
+  remember_space(lane);
+  if (!mutation::no_epoch && lane.serial != 0) drop_space(lane, "upstream link lost");
+  change_mode(lane, CoherenceMode::off);
   lane.heartbeat_pending = false;
   lane.serial = 0;
   stats_.upstream_reconnects.add();
@@ -246,7 +249,13 @@ void Router::drop_space(Lane& lane, Bytes reason) {
 }
 
 void Router::renew_spaces() {
-  for (const auto& lane : lanes_) renew_space(*lane);
+  const uint64_t flushes = process_.flushes.load();
+  const bool meant = flushes != std::exchange(flushes_seen_, flushes);
+  for (const auto& lane : lanes_) {
+    if (!meant) remember_space(*lane);
+    renew_space(*lane);
+  }
+  if (meant) forget_stale_spaces();
 }
 
 void Router::tick() {
@@ -348,7 +357,8 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
   }
   Session* session = find(pending.session);
   // What it has seen now, the bus may not have told of yet (modes.cc).
-  if (session != nullptr && last && uses_bus_) session->view.floor_ns = now_ns_;
+  const bool is_late = link.kind == Link::Kind::lane && via_bus(static_cast<Lane&>(link).mode);
+  if (session != nullptr && last && is_late) session->view.floor_ns = now_ns_;
   if (link.kind == Link::Kind::pin)
     return on_pin_reply(static_cast<Pin&>(link), session, pending, bytes, last);
   if (session == nullptr) {

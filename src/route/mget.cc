@@ -87,6 +87,8 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   Lane& lane = *session.lane;
   if (names.size() > kKeysMax || !catch_up()) return relay(session, request, &command);
   if (must_wait(session, lane)) return Outcome::later;
+  if (serves_stale_ && mget_stale(session, names)) return Outcome::done;
+  if (!lane.proof.tracking) return relay(session, request, &command);
   bool serving = serves_hits(session, lane);
   auto flight = std::make_unique<MgetFlight>(*this, lane, names.size());
   // Where the news are not in order with the data, L1 and the reply are no one moment: all or none.
@@ -101,6 +103,11 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
     const L1Key l1_key{key.hash, lane.proof.space, get_command_->id, names[i], {}};
     if (serving && find_valid(l1_key, hit)) {
       converted_.append(hit.reply);
+      if (hits_until_audit_ != 0 && --hits_until_audit_ == 0) {
+        wire_.clear();
+        resp::write_request(wire_, {"GET", names[i]});
+        begin_audit(lane, wire_.readable(), l1_key, hit);
+      }
       continue;
     }
     key.asked = true;
@@ -156,6 +163,25 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   return Outcome::done;
 }
 
+// All of it from what may be served stale, or nothing.
+bool Router::mget_stale(Session& session, std::span<const Bytes> names) {
+  if (session.outstanding()) return false;
+  converted_.clear();
+  resp::write_array(converted_, names.size());
+  for (const Bytes name : names) {
+    L1Hit hit;
+    const uint32_t space = stale_space(*session.lane, name);
+    if (space == 0 ||
+        !find_valid({hash_key(name, process_.hash_seed), space, get_command_->id, name, {}}, hit))
+      return false;
+    converted_.append(hit.reply);
+  }
+  stats_.stale_served.add(names.size());
+  if (!session.muted())
+    write_hit(session, {converted_.readable(), 0, 0, 0, false, false}, Resp2Rule::null_bulk);
+  return true;
+}
+
 bool Router::holds_all(const Lane& lane, std::span<const Bytes> names) {
   return std::all_of(names.begin(), names.end(), [&](Bytes name) {
     L1Hit hit;
@@ -175,7 +201,7 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
   Session* session = find(flight.session);
   if (session == nullptr) return;
   if (session->last_connection == &kNowhere) session->last_connection = &flight.lane;
-  if (uses_bus_) session->view.floor_ns = now_ns_;
+  if (via_bus(flight.lane.mode)) session->view.floor_ns = now_ns_;
   converted_.clear();
   if (!array) {
     converted_.append(reply);

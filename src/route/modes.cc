@@ -49,6 +49,10 @@ bool pushes_in_order(const std::string& version) {
   return part[0] >= 7 || (part[0] == 6 && (part[1] > 2 || (part[1] == 2 && part[2] >= 7)));
 }
 
+bool is_blind(CoherenceMode mode) {
+  return mode == CoherenceMode::publish || mode == CoherenceMode::ttl;
+}
+
 }  // namespace
 
 const char* mode_name(CoherenceMode mode) { return name_of(mode); }
@@ -88,15 +92,24 @@ void Router::begin_coherence(Lane& lane) {
   choose_mode(lane);
 }
 
-void Router::set_mode(Lane& lane, CoherenceMode mode, Bytes why) {
-  const CoherenceMode before = lane.mode;
+void Router::change_mode(Lane& lane, CoherenceMode mode) {
+  if (is_blind(lane.mode)) process_.blind_lanes.fetch_sub(1);
+  if (is_blind(mode)) process_.blind_lanes.fetch_add(1);
   lane.mode = mode;
   lane.proof.tracking = mode != CoherenceMode::off;
+}
+
+// Can nobody tell which keys a script has written?
+bool Router::writes_unseen() const {
+  return process_.blind_lanes.load() > 0 ||
+         (announces_ && main_lane_->mode != CoherenceMode::keyspace);
+}
+
+void Router::set_mode(Lane& lane, CoherenceMode mode, Bytes why) {
+  const CoherenceMode before = lane.mode;
+  change_mode(lane, mode);
   if (before != mode) renew_space(lane);
-  if (via_bus(mode)) {
-    uses_bus_ = true;
-    process_.bus->set_needed();
-  }
+  if (via_bus(mode)) process_.bus->set_needed();
   if (&lane == main_lane_) {
     const CoherenceMode wish = process_.config.coherence.mode;
     announces_ = wish == CoherenceMode::publish || wish == CoherenceMode::keyspace ||
@@ -104,7 +117,6 @@ void Router::set_mode(Lane& lane, CoherenceMode mode, Bytes why) {
                   mode != CoherenceMode::redirect && mode != CoherenceMode::ttl);
     if (announces_) process_.bus->set_announcing();
   }
-  if (mode == CoherenceMode::publish || mode == CoherenceMode::ttl) process_.blind.store(true);
   if (lane.proof.tracking) heartbeat(lane);
   if (&lane != main_lane_ || index_ != 0) return;
   if (process_.mode.exchange(mode) == mode && before == mode) return;
@@ -188,14 +200,15 @@ void Router::prove_redirect(Lane& lane, uint64_t subscriber) {
     connection.send(args, ReplyTask::pending(std::move(callback), now_ns_));
   };
   const auto ignore = [](Bytes, Bytes) {};
+  const auto readable = std::make_shared<bool>(true);
   ask({"CLIENT", "CACHING", "YES"}, ignore);
-  ask({"EXISTS", probe}, ignore);
+  ask({"EXISTS", probe}, [readable](Bytes reply, Bytes) { *readable = !reply.starts_with("-"); });
   ask({"SET", probe, "1", "PX", "1000"},
-      [this, serial, subscriber, probe](Bytes reply, Bytes failure) {
+      [this, serial, subscriber, probe, readable](Bytes reply, Bytes failure) {
         Lane* tried = find_lane(serial);
         if (tried == nullptr || !failure.empty()) return;
-        // Not allowed to write the probe: the server's word has to do.
-        if (reply.starts_with("-"))
+        // Not allowed to read or write the probe: the server's word has to do.
+        if (reply.starts_with("-") || !*readable)
           return set_mode(*tried, CoherenceMode::redirect, tried->no_resp3);
         process_.bus->confirm(probe, [this, serial, subscriber](bool saw) {
           process_.post(index_, [this, serial, subscriber, saw] {
@@ -235,8 +248,8 @@ bool Router::parks(Session& session, const Lane& lane) {
 void Router::park(Session& session) {
   session.parked = true;
   parked_.push_back({session.ref, now_ns_});
-  waits_for_proof_.store(true);
-  process_.bus->request_proof();
+  // One request a round trip: on_bus_proof asks again for those for whom this one was too early.
+  if (!waits_for_proof_.exchange(true)) process_.bus->request_proof();
   stats_.hits_parked.add();
 }
 

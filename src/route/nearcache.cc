@@ -181,7 +181,8 @@ void Router::invalidate_everywhere(const Explicit& what, const Answerer& answer)
       what.kind, what.cause, what.items, what.database,
       [what, answer](const Bus::Outcome& outcome) {
         if (!outcome.error.empty())
-          return answer(error_reply("ERR dropped in this process only: " + outcome.error));
+          return answer(
+              error_reply("ERR dropped here, but not known to be elsewhere: " + outcome.error));
         const std::pair<Bytes, uint64_t> proxies{"proxies", outcome.receivers};
         const std::pair<Bytes, uint64_t> acknowledged{"acknowledged", outcome.acknowledged};
         if (what.extra_name.empty()) return answer(numbers({proxies, acknowledged}, what.resp));
@@ -268,8 +269,7 @@ void Router::flush_command(Session& session, std::span<const Bytes> args) {
       BusMessage::Kind::flush, Cause::bus, {}, session.database, session.resp, {}, 0};
   if_allowed(session, kAdmin, [this, options, what](SessionRef ref, ReplyQueue::Slot slot) {
     if (!options.local) return invalidate_everywhere(what, answerer(ref, slot));
-    process_.stamps.invalidate_all();
-    stats_.invalidations_bus.add();
+    process_.flush_here(stats_);
     if (Session* waiting = find(ref))
       waiting->deliver(slot, numbers({{"proxies", 1}, {"acknowledged", 1}}, what.resp), true);
   });

@@ -254,7 +254,7 @@ PinEvent Router::end_transaction(Pin& pin, Pending& pending, bool exec, Bytes& w
   if (abort) wire = "*1\r\n$7\r\nDISCARD\r\n";
   if (exec && !abort) {
     pending.read_only = false;
-    if (pin.writes_unknown && process_.blind.load()) pin.writes_everything = true;
+    if (pin.writes_unknown && writes_unseen()) pin.writes_everything = true;
     pending.fence = pin.writes_unknown && !pin.writes_everything;
     pin.changing = !pin.selects.empty();
     if (pin.writes_everything) process_.stamps.begin_write_all();

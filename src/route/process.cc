@@ -29,7 +29,14 @@ void Process::on_invalidate(Bytes key, Cause cause) {
   control_stats.invalidated(cause).add();
 }
 
+void Process::flush_here(Stats& counters) {
+  flushes.fetch_add(1);
+  stamps.invalidate_all();
+  counters.invalidated(Cause::bus).add();
+}
+
 void Process::on_everything(Cause cause, Bytes reason) {
+  if (cause != Cause::epoch) flushes.fetch_add(1);
   stamps.invalidate_all();
   control_stats.invalidated(cause).add();
   if (cause == Cause::epoch) count_epoch(reason);

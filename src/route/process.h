@@ -30,15 +30,16 @@ struct Process final : public Bus::Owner {
   std::atomic<uint64_t> clients_refused{0};  ///< limits.clients was hit
   std::atomic<uint64_t> pins{0};
   std::atomic<uint64_t> next_job_id{1};
-  Bus* bus = nullptr;               ///< set before the workers start
-  Schedules* schedules = nullptr;   ///< likewise
-  std::vector<const Stats*> stats;  ///< of every worker, then the control loop's; likewise
-  std::vector<Router*> routers;     ///< likewise
-  std::vector<Mailbox*> mailboxes;  ///< likewise
-  Stats control_stats;              ///< the control loop's own
+  std::atomic<uint64_t> flushes{0};  ///< of everything, because somebody asked for it
+  Bus* bus = nullptr;                ///< set before the workers start
+  Schedules* schedules = nullptr;    ///< likewise
+  std::vector<const Stats*> stats;   ///< of every worker, then the control loop's; likewise
+  std::vector<Router*> routers;      ///< likewise
+  std::vector<Mailbox*> mailboxes;   ///< likewise
+  Stats control_stats;               ///< the control loop's own
 
-  /// Some lane is, or was, in a mode in which nobody tells of writes with unknown keys.
-  std::atomic<bool> blind{false};
+  /// Lanes that feed L1 though nobody tells them of writes with unknown keys (publish, ttl).
+  std::atomic<uint64_t> blind_lanes{0};
   /// What worker 0's main lane has: "the" mode, for INFO.
   std::atomic<CoherenceMode> mode{CoherenceMode::off};
 
@@ -55,6 +56,8 @@ struct Process final : public Bus::Owner {
   using Patterns = std::vector<std::shared_ptr<const coherence::Pattern>>;
   std::atomic<uint64_t> patterns_version{0};
   Patterns patterns() const;
+  /// NEARCACHE FLUSH LOCAL, on a worker.
+  void flush_here(Stats& counters);
   /// As on_pattern, for a pattern that is accepted by a worker and for this process only.
   void on_pattern_here(Bytes glob, Stats& counters);
   /// The worker has dropped whatever the patterns up to `id` killed.

@@ -33,7 +33,7 @@ Router::Router(Process& process, Loop& loop, unsigned index)
           process.config.l1.entries_max / process.config.server.threads,
           [this](uint64_t hash, uint32_t space, uint64_t stamp) {
             for (const auto& lane : lanes_)
-              if (lane->proof.space == space)
+              if (lane->proof.space == space || lane->stale_space == space)
                 return !coherence::stamp_holds(stamp, process_.stamps.load(hash));
             return true;
           }),
@@ -41,6 +41,9 @@ Router::Router(Process& process, Loop& loop, unsigned index)
       flight_buckets_(1024, nullptr) {
   for (const Rule& rule : process.config.rules)
     rule_value_max_ = std::max(rule_value_max_, rule.value_bytes_max.value_or(0));
+  for (const Rule& rule : process.config.rules)
+    serves_stale_ = serves_stale_ || rule.serve_stale_ms.value_or(0) > 0;
+  hits_until_audit_ = process.config.coherence.audit_every;
   now_ns();
   set_table(CommandTable::builtin());
   auto identity = std::make_shared<Identity>();
@@ -272,7 +275,7 @@ bool Router::serves_hits(const Session& session, const Lane& lane) const {
 Session::Outcome Router::read_through(Session& session, const Request& request,
                                       const Command& command) {
   const Cache cache = cache_of(command, request.args);
-  if (cache == Cache::never || !session.lane->proof.tracking)
+  if (cache == Cache::never || (!session.lane->proof.tracking && session.lane->stale_space == 0))
     return relay(session, request, &command);
   if (cache == Cache::mget) return mget(session, request, command);
   size_t name_bytes = 0;
@@ -294,7 +297,7 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   l1_key.space = lane.proof.space;
   const bool has_waited = std::exchange(session.parked, false);
   if (settled && serves_hits(session, lane)) {
-    if (serve(session, l1_key, rule)) return Outcome::done;
+    if (serve(session, request, l1_key, rule)) return Outcome::done;
   } else if (settled && !has_waited && parks(session, lane)) {
     L1Hit hit;
     if (find_valid(l1_key, hit)) {
@@ -302,7 +305,8 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
       return Outcome::later;
     }
   }
-  if (!settled) return relay(session, request, &command);
+  if (serve_stale(session, l1_key, rule)) return Outcome::done;
+  if (!settled || !lane.proof.tracking) return relay(session, request, &command);
   return start_read(session, request, command, l1_key, rule);
 }
 
@@ -316,10 +320,12 @@ bool Router::find_valid(const L1Key& key, L1Hit& hit) {
   return false;
 }
 
-bool Router::serve(Session& session, const L1Key& key, Resp2Rule rule) {
+bool Router::serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule) {
   L1Hit hit;
   if (!find_valid(key, hit)) return false;
   stats_.l1_hits.add();
+  if (hits_until_audit_ != 0 && --hits_until_audit_ == 0)
+    begin_audit(*session.lane, wire_of(request), key, hit);
   if (!session.muted()) write_hit(session, hit, rule);
   return true;
 }
@@ -368,7 +374,7 @@ void Router::mark_writes(Pending& pending, Link& link, const Command* command,
     pending.fence =
         !exact || !trusted || (effect == Effect::unknown && (command == nullptr || keys_.empty()));
     // Where the server tells nobody what it changed, there is nothing to wait for.
-    if (pending.fence && process_.blind.load()) effect = Effect::everything;
+    if (pending.fence && writes_unseen()) effect = Effect::everything;
   }
   if (effect == Effect::everything) {
     pending.fence = false;

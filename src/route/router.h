@@ -25,6 +25,7 @@
 
 namespace nearcached {
 
+struct Audit;
 struct Flight;
 struct MgetFlight;
 
@@ -74,6 +75,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool waits_for_proof() const { return waits_for_proof_.load(); }
 
  private:
+  friend struct Audit;
   friend struct Flight;
   friend struct MgetFlight;
   friend class ReplyTask;
@@ -106,7 +108,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool needs_auth(const Session& session) const;
   bool can_send(Session& session, const Link& link, size_t bytes);
   Outcome read_through(Session& session, const Request& request, const Command& command);
-  bool serve(Session& session, const L1Key& key, Resp2Rule rule);
+  bool serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule);
   void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule);
   Outcome relay(Session& session, const Request& request, const Command* command);
   Bytes wire_of(const Request& request);
@@ -123,6 +125,8 @@ class Router final : public Session::Owner, public Connection::Owner {
 
   // modes.cc
   void begin_coherence(Lane& lane);
+  void change_mode(Lane& lane, CoherenceMode mode);
+  bool writes_unseen() const;
   void set_mode(Lane& lane, CoherenceMode mode, Bytes why);
   void choose_mode(Lane& lane);
   void try_redirect(Lane& lane);
@@ -137,6 +141,18 @@ class Router final : public Session::Owner, public Connection::Owner {
   void announce_everything(Link& link);
   void send_announcement(Connection& connection);
   void write_was_lost(bool everything);
+
+  // audit.cc
+  void begin_audit(Lane& lane, Bytes wire, const L1Key& key, const L1Hit& hit);
+  void on_audit_reply(std::unique_ptr<Audit> audit, Bytes reply, Bytes failure);
+  bool is_excused(const Audit& audit);
+  void end_audit(const Audit& audit);
+
+  // stale.cc
+  void remember_space(Lane& lane);
+  void forget_stale_spaces();
+  uint32_t stale_space(const Lane& lane, Bytes key) const;
+  bool serve_stale(Session& session, L1Key key, Resp2Rule rule);
 
   // patterns.cc
   void adopt_patterns();
@@ -156,6 +172,7 @@ class Router final : public Session::Owner, public Connection::Owner {
 
   // mget.cc
   Outcome mget(Session& session, const Request& request, const Command& command);
+  bool mget_stale(Session& session, std::span<const Bytes> names);
   bool holds_all(const Lane& lane, std::span<const Bytes> names);
   void on_mget_reply(Connection& connection, MgetFlight& flight, Bytes reply);
   void finish_mget(MgetFlight& flight, Bytes failure);
@@ -277,8 +294,12 @@ class Router final : public Session::Owner, public Connection::Owner {
   uint64_t seen_all_ = 0;        ///< the process-wide stamp the spaces were made under
   uint32_t next_space_ = 1;
   uint64_t next_serial_ = 1;
-  bool uses_bus_ = false;   ///< a lane is, or was, in a mode whose news come over the bus
   bool announces_ = false;  ///< writes are made known over the bus
+
+  bool serves_stale_ = false;      ///< a rule has serve_stale
+  uint64_t flushes_seen_ = 0;      ///< Process::flushes
+  uint64_t hits_until_audit_ = 0;  ///< 0: no audit
+  uint64_t audits_ = 0;            ///< under way
 
   coherence::PatternSet patterns_;
   uint64_t patterns_seen_ = 0;  ///< Process::patterns_version

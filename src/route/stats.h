@@ -49,6 +49,9 @@ class Counter {
   X(invalidations_epoch) \
   X(pattern_items_dropped) \
   X(hits_parked) \
+  X(stale_served) \
+  X(audit_checked) \
+  X(audit_stale) \
   X(announcements) \
   X(flights_joined) \
   X(flights) \
@@ -71,6 +74,7 @@ class Counter {
   X(limit_transaction_keys_hit) \
   X(limit_patterns_hit) \
   X(limit_pattern_jobs_hit) \
+  X(limit_audits_hit) \
   X(limit_l1_value_hit)
 // clang-format on
 
@@ -89,6 +93,7 @@ struct alignas(64) Stats {
   /// Age of the oldest proof among the lanes that serve hits is computed from this: monotonic ns of
   /// the oldest such proof; 0: no lane serves.
   Counter oldest_proof_ns;
+  Counter audit_stale_ms_max;
   Counter sessions_closed;
   Counter lanes_tracking;
   Counter lanes_up;

@@ -22,8 +22,7 @@ enum Step : uint8_t {
   kHello,
   kSelect,
   kTracking,
-  kProbe,  ///< a part of the self-test whose reply says nothing
-  kProbeWrite,
+  kProbe,  ///< the steps of the self-test; one that is refused makes it say nothing
   kProbeEnd,
   kName,
   kId
@@ -81,13 +80,13 @@ void Connection::introduce() {
   if (options_.resp == 3) add(kHello, {"HELLO", "3"});
   if (options_.database != 0) add(kSelect, {"SELECT", std::to_string(options_.database)});
   if (tracking_) add(kTracking, {"CLIENT", "TRACKING", "ON", "OPTIN"});
-  probe_written_ = probe_pushed_ = false;
+  probe_refused_ = probe_pushed_ = false;
   tracking_refusal_.clear();
   if (tracking_ && !options_.probe_key.empty()) {
     // The push for the own write comes between the replies to SET and DEL (redis-facts).
     add(kProbe, {"CLIENT", "CACHING", "YES"});
     add(kProbe, {"EXISTS", options_.probe_key});
-    add(kProbeWrite, {"SET", options_.probe_key, "1", "PX", "1000"});
+    add(kProbe, {"SET", options_.probe_key, "1", "PX", "1000"});
     add(kProbeEnd, {"DEL", options_.probe_key});
   }
   add(kName, {"CLIENT", "SETNAME", options_.client_name});
@@ -118,9 +117,9 @@ void Connection::on_introduction_reply(Bytes reply) {
     if (tracking_refusal_.empty())
       tracking_refusal_ =
           "the server refuses CLIENT TRACKING: " + std::string(reply.substr(1, reply.size() - 3));
-  } else if (step == kProbeWrite) {
-    probe_written_ = !error;
-  } else if (step == kProbeEnd && tracking_ && probe_written_ && !probe_pushed_) {
+  } else if (step == kProbe) {
+    probe_refused_ = probe_refused_ || error;
+  } else if (step == kProbeEnd && tracking_ && !probe_refused_ && !probe_pushed_) {
     tracking_ = false;
     tracking_refusal_ = "the server did not push an invalidation for a tracked key";
   } else if (step == kId && reply[0] == ':') {

@@ -113,7 +113,7 @@ class Connection final : public Stream::Handler {
     int resp = 3;
     bool tracking = false;
     /// With tracking: this key is read, written and deleted, and tracking counts only if the push
-    /// came. Empty, or not allowed to be written: the server's word has to do.
+    /// came. Empty, or not allowed to be read and written: the server's word has to do.
     std::string probe_key;
     bool once = false;  ///< no reconnection: a loss is for the owner to deal with
     std::string client_name;
@@ -201,7 +201,7 @@ class Connection final : public Stream::Handler {
   bool drop_reply_ = false;  ///< the reply in progress is too long to be gathered
   bool wants_whole_ = false;
   bool tracking_ = false;
-  bool probe_written_ = false, probe_pushed_ = false;
+  bool probe_refused_ = false, probe_pushed_ = false;
   std::string tracking_refusal_;
   bool in_read_ = false;
   bool lose_after_read_ = false;

@@ -126,6 +126,7 @@ struct Config {
     uint32_t pattern_jobs = 16;          ///< walks through the upstream at once, per worker
     uint32_t schedules = 10'000;         ///< stored schedules
     uint32_t bus_requests = 1'024;       ///< explicit invalidations waiting for acknowledgement
+    uint32_t bus_queue = 8'192;          ///< messages that the upstream has not yet answered
     uint32_t bus_peers = 1'024;          ///< other proxies whose writes are followed
     uint32_t audits = 1'024;             ///< audits under way in one worker
     bool operator==(const Limits&) const = default;

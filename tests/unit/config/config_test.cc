@@ -38,8 +38,8 @@ Config everything_changed() {
   c.coherence = {CoherenceMode::off, 1'001, 500, 1ull << 30, true, "other.1", 2, 3};
   c.subscriptions = {{"changed:a", EventPayload::pattern}, {"b", EventPayload::key}};
   c.rules = {{"a\tb\"\\:*", false, 1, 0, 12'345, 7}, {"*", true, {}, {}, {}, {}}};
-  c.limits = {1, 17, 65'537, 1'025, 2, 16'385, 65'538, 3'601, 65'539, 65'540,
-              5, 6,  7,      8,     9, 10,     11,     12,    13,     14};
+  c.limits = {1, 17, 65'537, 1'025, 2,  16'385, 65'538, 3'601, 65'539, 65'540, 5,
+              6, 7,  8,      9,     10, 11,     12,     65,    13,     14};
   c.security = {true, {"config|set"}, {"json.set", "debug"}};
   c.log = {LogLevel::trace, "/var/log/n.log"};
   return c;

@@ -1,0 +1,45 @@
+// serve_stale: while the upstream is unreachable, a rule may let what is held be served on, for a
+// bounded time after the last proof of the link. A lost link ends the space of its lane as always;
+// the space is only remembered, and asked by no one else. Its items still end with their own time,
+// with a write through this process, and with NEARCACHE INVALIDATE, PATTERN and FLUSH.
+#include "nearcached/base/clock.h"
+#include "route/router.h"
+
+namespace nearcached {
+
+// The lane's link is gone, or the bus that fed it: what it held until now may be served stale.
+void Router::remember_space(Lane& lane) {
+  if (!serves_stale_) return;
+  const uint64_t proof_ns = proof_of(lane).master_ns;
+  if (proof_ns <= lane.stale_proof_ns) return;  // never proven, or of an attempt that failed
+  lane.stale_space = lane.proof.space;
+  lane.stale_proof_ns = proof_ns;
+}
+
+void Router::forget_stale_spaces() {
+  for (const auto& lane : lanes_) lane->stale_space = 0;
+}
+
+// The space to ask for this key; 0: the upstream is there, or the rules do not allow it any more.
+uint32_t Router::stale_space(const Lane& lane, Bytes key) const {
+  if (!serves_stale_) return 0;
+  const bool up = lane.connection->up() && lane.proof.tracking;
+  const uint64_t proof_ns = up ? proof_of(lane).master_ns : lane.stale_proof_ns;
+  if (up && (proof_ns == 0 || proof_ns + max_staleness_ns_ > now_ns_)) return 0;
+  const Rule* const rule = rule_for(key);
+  const uint64_t limit_ms = rule == nullptr ? 0 : rule->serve_stale_ms.value_or(0);
+  if (now_ns_ >= proof_ns + limit_ms * kNsPerMs) return 0;
+  return up ? lane.proof.space : lane.stale_space;
+}
+
+bool Router::serve_stale(Session& session, L1Key key, Resp2Rule rule) {
+  if (session.outstanding()) return false;
+  key.space = stale_space(*session.lane, key.key);
+  L1Hit hit;
+  if (key.space == 0 || !find_valid(key, hit)) return false;
+  stats_.stale_served.add();
+  if (!session.muted()) write_hit(session, hit, rule);
+  return true;
+}
+
+}  // namespace nearcached
