@@ -88,21 +88,27 @@ void Run::send_writes(Connection& connection, std::vector<Begun>& begun, size_t 
     return std::vector<std::string>{"SET", keys_[key].name, std::to_string(number)};
   };
   const size_t key = pick();
-  switch (random() % 8) {
-    case 0: {  // a transaction: the private connection's way
+  switch (random() % 32) {
+    case 0:
+    case 1:
+    case 2:
+    case 3: {  // a transaction: the private connection's way
       connection.append({"MULTI"});
       connection.append(begin(key));
       connection.append({"EXEC"});
       for (int i = 0; i < 3; ++i) require_no_error(*connection.read());
       break;
     }
-    case 1: {  // a script that does not say which key it writes
+    case 4: {  // a script that does not say which key it writes: few, they may drop everything
       const std::vector<std::string> set = begin(key);
       require_no_error(*connection.ask(
           {"EVAL", "return redis.call('SET', ARGV[1], ARGV[2])", "0", set[1], set[2]}));
       break;
     }
-    case 2: {  // two writes in one pipeline
+    case 5:
+    case 6:
+    case 7:
+    case 8: {  // two writes in one pipeline
       const size_t other = pick();
       connection.append(begin(key));
       if (other != key) connection.append(begin(other));

@@ -110,15 +110,18 @@ void Forwarder::set_weather(Weather weather) {
   wake();
 }
 
-void Forwarder::reset_all(std::string_view only) {
+void Forwarder::reset_all(const Weather& whose) {
   const std::lock_guard lock(mutex_);
   for (const auto& pair : pairs_)
-    if (pair->pipe[0].seen.find(only) != std::string::npos) pair->cut = pair->reset = true;
+    if (in_weather(*pair, whose)) pair->cut = pair->reset = true;
   wake();
 }
 
-bool Forwarder::in_weather(const Pair& pair) const {
-  return weather_.only.empty() || pair.pipe[0].seen.find(weather_.only) != std::string::npos;
+bool Forwarder::in_weather(const Pair& pair, const Weather& weather) {
+  const auto has_sent = [&](const std::string& text) {
+    return pair.pipe[0].seen.find(text) != std::string::npos;
+  };
+  return has_sent(weather.only) && (weather.except.empty() || !has_sent(weather.except));
 }
 
 bool Forwarder::held(const Pair& pair, size_t way) const {

@@ -36,7 +36,8 @@ class Forwarder {
     std::chrono::milliseconds jitter{0};  ///< up to this much more; each way of each connection
                                           ///< has an amount of its own, which changes
     bool bytewise = false;                ///< one byte at a time
-    std::string only;                     ///< connections whose client has sent this; "": all
+    std::string only;                     ///< connections whose client has sent this; "": all …
+    std::string except;                   ///< … but those whose client has sent this
   };
 
   /// Listens on a free port of 127.0.0.1. Of each way of a connection the first `remembered_max`
@@ -64,9 +65,8 @@ class Forwarder {
 
   /// In place of the weather that was; also for connections that are yet to come.
   void set_weather(Weather weather);
-  /// Closes both sides of all connections whose client has sent `only` ("": all) with RST; what was
-  /// held is lost.
-  void reset_all(std::string_view only);
+  /// Closes both sides of the connections in that weather with RST; what was held is lost.
+  void reset_all(const Weather& whose);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -96,7 +96,8 @@ class Forwarder {
   /// The events to poll for at one side; lowers `timeout_ms` to when the next bytes are due.
   short events_of(const Pair& pair, size_t side, Clock::time_point now, int& timeout_ms) const;
   bool held(const Pair& pair, size_t way) const;
-  bool in_weather(const Pair& pair) const;
+  static bool in_weather(const Pair& pair, const Weather& weather);
+  bool in_weather(const Pair& pair) const { return in_weather(pair, weather_); }
   std::chrono::milliseconds delay_of(const Pair& pair, Pipe& pipe);
   void accept_one();
   void serve(Pair& pair, const short (&events)[2]);

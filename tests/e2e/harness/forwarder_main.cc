@@ -5,8 +5,9 @@
 // The first line it prints is its own port on 127.0.0.1. Then each line of standard input is
 // carried out and answered by a line "ok":
 //   weather [hold_requests] [hold_replies] [delay=MS] [jitter=MS] [bytewise] [only=TEXT]
+//           [except=TEXT]
 //           in place of the weather that was; without anything: all is well again
-//   reset   [only=TEXT]   RST to both sides of every connection
+//   reset   [only=TEXT] [except=TEXT]   RST to both sides of every connection
 // The weather is that of Forwarder::Weather. It ends at the end of its input, so it never outlives
 // whoever started it.
 #include <charconv>
@@ -48,6 +49,7 @@ Forwarder::Weather weather_of(std::istream& words) {
     else if (name == "jitter") weather.jitter = std::chrono::milliseconds(number_of<int>(value));
     else if (name == "bytewise") weather.bytewise = true;
     else if (name == "only") weather.only = value;
+    else if (name == "except") weather.except = value;
     else throw std::runtime_error("no such weather: " + word);
   }
   return weather;
@@ -60,7 +62,7 @@ void serve(Forwarder& forwarder) {
     words >> command;
     const Forwarder::Weather weather = weather_of(words);
     if (command == "weather") forwarder.set_weather(weather);
-    else if (command == "reset") forwarder.reset_all(weather.only);
+    else if (command == "reset") forwarder.reset_all(weather);
     else throw std::runtime_error("no such command: " + command);
     std::cout << "ok" << std::endl;
   }
