@@ -25,6 +25,7 @@ using Kind = BusMessage::Kind;
 
 constexpr Bytes kRedirectChannel = "__redis__:invalidate";
 constexpr Bytes kKeyspaceHead = "__keyspace@";
+constexpr Bytes kKeyspacePattern = "__keyspace@*__:*";
 constexpr uint64_t kIdleProofNs = 1'000 * kNsPerMs;
 constexpr size_t kProofsMax = 64;
 constexpr size_t kProbesMax = 1024;
@@ -61,9 +62,9 @@ bool all_keyspace_events(Bytes flags) {
 
 }  // namespace
 
-uint64_t AnnouncementLog::begin() {
+uint64_t AnnouncementLog::begin(uint64_t now_ns) {
   std::lock_guard lock(mutex_);
-  under_way_.insert(++last_);
+  under_way_.emplace(++last_, now_ns);
   return last_;
 }
 
@@ -74,7 +75,12 @@ void AnnouncementLog::end(uint64_t sequence) {
 
 uint64_t AnnouncementLog::executed() const {
   std::lock_guard lock(mutex_);
-  return under_way_.empty() ? last_ : *under_way_.begin() - 1;
+  return under_way_.empty() ? last_ : under_way_.begin()->first - 1;
+}
+
+uint64_t AnnouncementLog::oldest_ns() const {
+  std::lock_guard lock(mutex_);
+  return under_way_.empty() ? UINT64_MAX / 2 : under_way_.begin()->second;
 }
 
 Bus::Bus(Loop& loop, Mailbox& mailbox, const Config& config, Owner& owner)
@@ -94,12 +100,6 @@ void Bus::start() {
 }
 
 void Bus::close() {
-  if (publisher_.up() && announcing_.load()) {
-    BusMessage goodbye;
-    goodbye.kind = Kind::goodbye;
-    publish(channel_of(config_.upstream.parsed.database), goodbye, [](redisReply&) {});
-    publisher_.flush();
-  }
   timer_.close();
   subscriber_.close();
   publisher_.close();
@@ -125,6 +125,8 @@ void Bus::on_up(RedisLink& link) {
   else if (!url.password.empty()) link.command({"AUTH", url.password}, authenticated);
   link.command({"CLIENT", "SETNAME", "nearcached-bus"}, [](redisReply&) {});
   if (&link == &publisher_) {
+    // The schedules are kept in the database of upstream.url.
+    if (url.database != 0) link.command({"SELECT", std::to_string(url.database)}, authenticated);
     if (subscribed_) send_proof();
     return;
   }
@@ -134,26 +136,46 @@ void Bus::on_up(RedisLink& link) {
   });
 }
 
+// The bus's own channels first; of the others, what was refused before is left out: one channel
+// that this user may not read must not cost the bus.
 void Bus::subscribe() {
-  subscriber_.subscribe({"SUBSCRIBE", kRedirectChannel});
+  awaited_.clear();
+  listen_to("PSUBSCRIBE", channel_ + ":*");
+  listen_to("SUBSCRIBE", direct_channel(proxy_id_));
+  listen_to("SUBSCRIBE", std::string(kRedirectChannel));
   for (const EventSubscription& event : config_.subscriptions)
-    subscriber_.subscribe({"SUBSCRIBE", event.channel});
+    listen_to("SUBSCRIBE", event.channel);
   keyspace_asked_ = want_keyspace_.load();
-  if (keyspace_asked_) subscriber_.subscribe({"PSUBSCRIBE", "__keyspace@*__:*"});
-  subscriber_.subscribe({"PSUBSCRIBE", channel_ + ":*"});
-  subscriber_.subscribe({"SUBSCRIBE", direct_channel(proxy_id_)});
+  if (keyspace_asked_) listen_to("PSUBSCRIBE", std::string(kKeyspacePattern));
+}
+
+void Bus::listen_to(Bytes command, const std::string& channel) {
+  if (refused_channels_.contains(channel)) return;
+  awaited_.push_back(channel);
+  subscriber_.subscribe({command, channel});
+}
+
+// The server refuses a subscription by an error in its turn, for which hiredis gives up the link.
+bool Bus::is_refused_channel(Bytes reason) {
+  if (awaited_.empty() || !is_refusal(reason)) return false;
+  const std::string channel = awaited_.front();
+  if (channel == channel_ + ":*" || channel == direct_channel(proxy_id_)) return false;
+  refused_channels_.insert(channel);
+  log::warn("bus: may not subscribe to '{}': {}", channel, reason.substr(0, 200));
+  return true;
 }
 
 void Bus::on_down(RedisLink& link, Bytes reason) {
   const size_t at = &link == &subscriber_ ? 0 : 1;
   const uint64_t max_ms = config_.upstream.reconnect_max_ms;
   backoff_ms_[at] = std::clamp(backoff_ms_[at] * 2, config_.upstream.reconnect_min_ms, max_ms);
-  if (is_refusal(reason)) backoff_ms_[at] = max_ms;
+  const bool optional = at == 0 && is_refused_channel(reason);
+  if (is_refusal(reason) && !optional) backoff_ms_[at] = max_ms;
   retry_ns_[at] = monotonic_ns() + backoff_ms_[at] * kNsPerMs;
   ++attempt_;
   if (at == 0) subscribed_ = false;
   proofs_.clear();
-  if (is_refusal(reason)) refuse(reason);
+  if (is_refusal(reason) && !optional) refuse(reason);
   else leave_up(State::down, reason);
 }
 
@@ -201,6 +223,9 @@ void Bus::tick() {
       link.lose("connecting timed out");
     }
   }
+  if (subscriber_.up() && !subscribed_ &&
+      now > started_ns_[0] + config_.upstream.connect_timeout_ms * kNsPerMs)
+    subscriber_.lose("subscribing timed out");
   if (!proofs_.empty() && now > proofs_.front().sent_ns + config_.upstream.timeout_ms * kNsPerMs) {
     subscriber_.lose("the bus is silent for upstream.timeout");
     publisher_.lose("the bus is silent for upstream.timeout");
@@ -252,7 +277,7 @@ void Bus::send_proof() {
   proofs_.push_back({proof.number, now});
   publish(direct_channel(proxy_id_), proof, [this](redisReply& reply) {
     if (reply.type != REDIS_REPLY_ERROR) return;
-    refuse(text_of(reply));
+    if (is_refusal(text_of(reply))) refuse(text_of(reply));
     publisher_.lose(text_of(reply));
   });
 }
@@ -283,7 +308,7 @@ void Bus::want_keyspace() {
   mailbox_.post([this] {
     if (!keyspace_asked_ && subscribed_) {
       keyspace_asked_ = true;
-      subscriber_.subscribe({"PSUBSCRIBE", "__keyspace@*__:*"});
+      listen_to("PSUBSCRIBE", std::string(kKeyspacePattern));
     }
     keyspace_due_ns_ = 0;
   });
@@ -292,7 +317,9 @@ void Bus::want_keyspace() {
 void Bus::check_keyspace() {
   keyspace_due_ns_ = monotonic_ns() + kIdleProofNs;
   publisher_.command({"CONFIG", "GET", "notify-keyspace-events"}, [this](redisReply& reply) {
-    const bool on = reply.type == REDIS_REPLY_ARRAY && reply.elements == 2 &&
+    const bool listening = keyspace_asked_ && awaited_.empty() &&
+                           !refused_channels_.contains(std::string(kKeyspacePattern));
+    const bool on = listening && reply.type == REDIS_REPLY_ARRAY && reply.elements == 2 &&
                     all_keyspace_events(text_of(*reply.element[1]));
     if (state_.load() != State::up || on == keyspace_.load()) return;
     // Events missed before they were on, or since they were off.
@@ -326,6 +353,10 @@ void Bus::send_heartbeat() {
   BusMessage heartbeat;
   heartbeat.kind = Kind::heartbeat;
   heartbeat.number = announcements_.executed();
+  // Executed or not, its PUBLISH is not through, perhaps behind a big value on its connection: the
+  // others cannot wait for it any longer (max_staleness).
+  const uint64_t patience_ns = config_.coherence.max_staleness_ms * kNsPerMs / 2;
+  if (announcements_.oldest_ns() + patience_ns < monotonic_ns()) heartbeat.cause = Cause::epoch;
   publish(channel_of(config_.upstream.parsed.database), heartbeat, [](redisReply&) {});
 }
 
@@ -390,10 +421,11 @@ void Bus::on_message(RedisLink&, redisReply& reply) {
   }
   if (kind == "pmessage" && reply.elements == 4)
     return dispatch(text_of(*reply.element[2]), text_of(*reply.element[3]));
-  if (kind == "subscribe" && text_of(*reply.element[1]) == direct_channel(proxy_id_)) {
-    subscribed_ = true;
-    send_proof();
-  }
+  if ((kind != "subscribe" && kind != "psubscribe") || awaited_.empty()) return;
+  awaited_.pop_front();
+  if (!awaited_.empty() || subscribed_) return;
+  subscribed_ = true;
+  send_proof();
 }
 
 void Bus::dispatch(Bytes channel, Bytes payload) {
@@ -441,8 +473,10 @@ void Bus::to_me(Bytes payload) {
   proofs_.erase(proofs_.begin(), at + 1);
   backoff_ms_ = {};
   proof_ns_.store(sent_ns);
+  last_proof_ns_.store(sent_ns);
   if (state_.load() != State::up) {
-    subscriber_id_.store(id_);
+    const bool may_redirect = !refused_channels_.contains(std::string(kRedirectChannel));
+    subscriber_id_.store(may_redirect ? id_ : 0);
     state_.store(State::up);
     log::info("bus: up on channel {}", channel_of(config_.upstream.parsed.database));
     if (std::exchange(been_up_, true))
@@ -492,9 +526,10 @@ void Bus::to_all(Bytes payload) {
       if (own) return;
       if (peers_.on_heartbeat(message.proxy, message.number, now))
         missed("a proxy is new or a message of its was lost");
+      else if (message.cause == Cause::epoch && !mutation::no_gap)
+        missed("a message of another proxy is overdue");
       peers_refused_.store(peers_.refused());
       return;
-    case Kind::goodbye: return peers_.on_goodbye(message.proxy);
     case Kind::invalidate:
     case Kind::pattern:
     case Kind::flush:

@@ -32,14 +32,17 @@ namespace nearcached {
 /// Numbers this process's announcements, and knows up to which all have been executed. Any thread.
 class AnnouncementLog {
  public:
-  uint64_t begin();
+  uint64_t begin(uint64_t now_ns);
   void end(uint64_t sequence);
+  /// All up to this one have been executed, or were lost.
   uint64_t executed() const;
+  /// When the oldest that is still under way began; far in the future if there is none.
+  uint64_t oldest_ns() const;
 
  private:
   mutable std::mutex mutex_;
   uint64_t last_ = 0;
-  std::set<uint64_t> under_way_;
+  std::map<uint64_t, uint64_t> under_way_;  ///< sequence → when it began
 };
 
 class Bus final : private RedisLink::Handler {
@@ -79,6 +82,8 @@ class Bus final : private RedisLink::Handler {
   bool keyspace() const { return keyspace_.load(); }
   /// When the latest proof that has come back was sent; 0: none, or not up.
   uint64_t proof_ns() const { return proof_ns_.load(); }
+  /// The same, kept when the bus goes down.
+  uint64_t last_proof_ns() const { return last_proof_ns_.load(); }
   uint64_t proxy_id() const { return proxy_id_; }
   const std::string& channel() const { return channel_; }
   AnnouncementLog& announcements() { return announcements_; }
@@ -124,6 +129,8 @@ class Bus final : private RedisLink::Handler {
 
   void tick();
   void subscribe();
+  void listen_to(Bytes command, const std::string& channel);
+  bool is_refused_channel(Bytes reason);
   void publish(const std::string& channel, const coherence::BusMessage& message,
                RedisLink::Callback callback);
   void send_proof();
@@ -170,15 +177,17 @@ class Bus final : private RedisLink::Handler {
 
   std::atomic<State> state_{State::down};
   std::atomic<uint64_t> subscriber_id_{0};
-  std::atomic<uint64_t> proof_ns_{0};
+  std::atomic<uint64_t> proof_ns_{0}, last_proof_ns_{0};
   std::atomic<bool> keyspace_{false}, announcing_{false}, needed_{false}, want_keyspace_{false};
   std::atomic<uint64_t> peers_known_{0}, gaps_{0}, bad_messages_{0}, peers_refused_{0},
       requests_refused_{0}, queue_full_{0};
   mutable std::mutex reason_mutex_;
   std::string down_reason_;
 
-  uint64_t id_ = 0;              ///< the subscriber's, before it is up
-  bool subscribed_ = false;      ///< the last subscription has been confirmed
+  uint64_t id_ = 0;                  ///< the subscriber's, before it is up
+  bool subscribed_ = false;          ///< all subscriptions have been confirmed
+  std::deque<std::string> awaited_;  ///< channels whose confirmation is to come, in order
+  std::set<std::string> refused_channels_;
   bool been_up_ = false;         ///< later connections may have missed something
   bool keyspace_asked_ = false;  ///< the subscriber listens to keyspace events
   uint64_t next_number_ = 1;

@@ -25,6 +25,7 @@ using coherence::Cause;
 using coherence::Schedule;
 
 constexpr uint64_t kReloadMs = 10'000;
+constexpr uint64_t kHoldMs = 5'000;  // after a refused transaction
 constexpr uint64_t kLeaseMs = 600'000;
 
 std::string text_of(const redisReply& reply) {
@@ -60,7 +61,7 @@ void Schedules::reload() {
     clock_known_ = true;
   });
   bus_.publisher().command({"HGETALL", kKey}, [this](redisReply& reply) {
-    if (reply.type != REDIS_REPLY_ARRAY) return;
+    if (reply.type != REDIS_REPLY_ARRAY) return arm();
     texts_.clear();
     for (size_t i = 0; i + 1 < reply.elements && texts_.size() < config_.limits.schedules; i += 2)
       texts_[text_of(*reply.element[i])] = text_of(*reply.element[i + 1]);
@@ -78,6 +79,7 @@ void Schedules::arm() {
     if (schedule.parse(text))
       wait_ms = std::min(wait_ms, schedule.due_ms > now ? schedule.due_ms - now : 0);
   }
+  if (hold_until_ms_ > now) wait_ms = std::max(wait_ms, hold_until_ms_ - now);
   timer_.start(std::max<uint64_t>(wait_ms, 1), 0);
 }
 
@@ -154,8 +156,11 @@ void Schedules::replace(const std::string& id, const std::string& new_text,
     if (unlink->database != home) link.command({"SELECT", std::to_string(home)}, ignore);
   }
   if (!message.empty()) link.command({"PUBLISH", bus_.channel_of(home), message}, ignore);
-  link.command({"EXEC"}, [id, then = std::move(then)](redisReply& reply) {
-    if (reply.type == REDIS_REPLY_ERROR) log::warn("schedule {}: {}", id, text_of(reply));
+  link.command({"EXEC"}, [this, id, then = std::move(then)](redisReply& reply) {
+    if (reply.type == REDIS_REPLY_ERROR) {
+      log::warn("schedule {}: {}", id, text_of(reply));
+      hold_until_ms_ = server_now_ms() + kHoldMs;
+    }
     then(reply.type == REDIS_REPLY_ARRAY);
   });
 }
@@ -195,59 +200,81 @@ void Schedules::tell_others() {
                            [](redisReply&) {});
 }
 
+// Sends a command whose end somebody waits for: `then` gets the reply, or null if the bus was lost.
+void Schedules::ask(std::initializer_list<Bytes> args, std::function<void(redisReply*)> then) {
+  const uint64_t number = next_question_++;
+  if (bus_.state() != Bus::State::up) return then(nullptr);
+  open_[number] = then;
+  const bool sent = bus_.publisher().command(args, [this, number, then](redisReply& reply) {
+    open_.erase(number);
+    then(&reply);
+  });
+  if (sent) return;
+  open_.erase(number);
+  then(nullptr);
+}
+
+void Schedules::on_bus_down() {
+  firing_ = false;
+  auto open = std::move(open_);
+  open_.clear();
+  for (const auto& [number, then] : open) then(nullptr);
+}
+
+std::string Schedules::error_of(const redisReply* reply) const {
+  if (reply == nullptr) return "the bus is not up (" + bus_.down_reason() + ")";
+  return reply->type == REDIS_REPLY_ERROR ? text_of(*reply) : std::string();
+}
+
 void Schedules::add(Schedule schedule, bool after,
                     std::function<void(const std::string&, const std::string&)> done) {
   mailbox_.post([this, schedule = std::move(schedule), after, done = std::move(done)]() mutable {
-    if (bus_.state() != Bus::State::up || !clock_known_)
-      return done({}, "the bus is not up (" + bus_.down_reason() + ")");
-    if (texts_.size() >= config_.limits.schedules)
+    if (!clock_known_) return done({}, error_of(nullptr));
+    if (texts_.size() >= config_.limits.schedules) {
+      refused_.fetch_add(1);
       return done({}, "there are limits.schedules already");
+    }
     if (after) schedule.due_ms += server_now_ms();
     const std::string id = new_id();
     const std::string text = schedule.to_text();
-    const bool sent = bus_.publisher().command({"HSET", kKey, id, text},
-                                               [this, id, text, done](redisReply& reply) {
-                                                 if (reply.type == REDIS_REPLY_ERROR)
-                                                   return done({}, text_of(reply));
-                                                 texts_[id] = text;
-                                                 count_.store(texts_.size());
-                                                 arm();
-                                                 tell_others();
-                                                 done(id, {});
-                                               });
-    if (!sent) done({}, "the bus is not up");
+    ask({"HSET", kKey, id, text}, [this, id, text, done](redisReply* reply) {
+      if (const std::string error = error_of(reply); !error.empty()) return done({}, error);
+      texts_[id] = text;
+      count_.store(texts_.size());
+      arm();
+      tell_others();
+      done(id, {});
+    });
   });
 }
 
 void Schedules::list(std::function<void(const std::vector<Listed>&, const std::string&)> done) {
   mailbox_.post([this, done = std::move(done)] {
-    const bool sent = bus_.publisher().command({"HGETALL", kKey}, [done](redisReply& reply) {
-      if (reply.type == REDIS_REPLY_ERROR) return done({}, text_of(reply));
+    ask({"HGETALL", kKey}, [this, done](redisReply* reply) {
+      if (const std::string error = error_of(reply); !error.empty()) return done({}, error);
       std::vector<Listed> all;
-      for (size_t i = 0; i + 1 < reply.elements; i += 2) {
-        Listed listed{text_of(*reply.element[i]), {}};
-        if (listed.schedule.parse(text_of(*reply.element[i + 1]))) all.push_back(std::move(listed));
+      for (size_t i = 0; i + 1 < reply->elements; i += 2) {
+        Listed listed{text_of(*reply->element[i]), {}};
+        if (listed.schedule.parse(text_of(*reply->element[i + 1])))
+          all.push_back(std::move(listed));
       }
       std::sort(all.begin(), all.end(), [](const Listed& a, const Listed& b) {
         return a.schedule.due_ms < b.schedule.due_ms;
       });
       done(all, {});
     });
-    if (!sent) done({}, "the bus is not up (" + bus_.down_reason() + ")");
   });
 }
 
 void Schedules::remove(std::string id, std::function<void(bool, const std::string&)> done) {
   mailbox_.post([this, id = std::move(id), done = std::move(done)] {
-    const bool sent =
-        bus_.publisher().command({"HDEL", kKey, id}, [this, id, done](redisReply& reply) {
-          if (reply.type == REDIS_REPLY_ERROR) return done(false, text_of(reply));
-          texts_.erase(id);
-          count_.store(texts_.size());
-          tell_others();
-          done(reply.integer == 1, {});
-        });
-    if (!sent) done(false, "the bus is not up (" + bus_.down_reason() + ")");
+    ask({"HDEL", kKey, id}, [this, id, done](redisReply* reply) {
+      if (const std::string error = error_of(reply); !error.empty()) return done(false, error);
+      texts_.erase(id);
+      count_.store(texts_.size());
+      tell_others();
+      done(reply->integer == 1, {});
+    });
   });
 }
 

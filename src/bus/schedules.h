@@ -39,9 +39,10 @@ class Schedules {
   /// They may have changed in L2.
   void reload();
   /// The bus is gone, and with it the transaction that was under way.
-  void on_bus_down() { firing_ = false; }
-  uint64_t count() const { return count_.load(); }  ///< any thread
-  uint64_t fired() const { return fired_.load(); }  ///< by this process; any thread
+  void on_bus_down();
+  uint64_t count() const { return count_.load(); }      ///< any thread
+  uint64_t fired() const { return fired_.load(); }      ///< by this process; any thread
+  uint64_t refused() const { return refused_.load(); }  ///< limits.schedules was hit; any thread
 
  private:
   void arm();
@@ -54,6 +55,8 @@ class Schedules {
   void replace(const std::string& id, const std::string& new_text, const std::string& message,
                const coherence::Schedule* unlink, std::function<void(bool done)> then);
   void tell_others();
+  void ask(std::initializer_list<Bytes> args, std::function<void(redisReply* reply)> then);
+  std::string error_of(const redisReply* reply) const;
   uint64_t server_now_ms() const;
 
   Mailbox& mailbox_;
@@ -64,8 +67,11 @@ class Schedules {
   std::map<std::string, std::string> texts_;  ///< id → record, as last read
   int64_t clock_offset_ms_ = 0;               ///< the upstream's clock − ours (monotonic)
   bool clock_known_ = false;
-  bool firing_ = false;  ///< a transaction is under way: WATCH belongs to the connection
-  std::atomic<uint64_t> count_{0}, fired_{0};
+  bool firing_ = false;         ///< a transaction is under way: WATCH belongs to the connection
+  uint64_t hold_until_ms_ = 0;  ///< nothing is tried before, after a transaction was refused
+  uint64_t next_question_ = 1;
+  std::map<uint64_t, std::function<void(redisReply*)>> open_;  ///< who waits for an answer
+  std::atomic<uint64_t> count_{0}, fired_{0}, refused_{0};
 };
 
 }  // namespace nearcached

@@ -123,10 +123,6 @@ void RedisLink::lose(Bytes reason) {
   down(why);
 }
 
-void RedisLink::flush() {
-  if (up_) redisAsyncHandleWrite(context_);
-}
-
 void RedisLink::close() {
   resolver_.reset();
   up_ = false;

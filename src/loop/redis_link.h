@@ -44,8 +44,6 @@ class RedisLink {
   bool subscribe(std::initializer_list<Bytes> args);
   /// Gives up the link; on_down follows from the call itself.
   void lose(Bytes reason);
-  /// Writes what the socket takes now: for last words before close().
-  void flush();
   void close();
   bool up() const { return up_; }
   bool idle() const { return context_ == nullptr && resolver_ == nullptr; }

@@ -1,9 +1,10 @@
 // Modes publish and keyspace: what is written is made known to the other proxies.
 //
-// The keys of a turn's writes leave as one PUBLISH behind them, on the same connection: whoever
-// receives it knows that the writes have been executed. A PUBLISH that was lost counts as executed
-// in this process's heartbeat: who has seen it has lost nothing, and everybody else sees a gap and
-// drops everything. In MULTI it waits for EXEC, and so is not queued.
+// The keys that a turn wrote over a lane leave as one PUBLISH behind the writes, on the same
+// connection: whoever receives it knows that they have been executed. A private connection may be
+// in MULTI, or blocked for minutes: what it wrote goes over the main lane once its reply is here. A
+// PUBLISH that was lost counts as executed in this process's heartbeat: who has seen it has lost
+// nothing, and everybody else sees a gap and drops everything.
 #include "nearcached/base/clock.h"
 #include "nearcached/coherence/mutations.h"
 #include "route/router.h"
@@ -29,43 +30,60 @@ struct Announced final : ReplyHandler {
 
 }  // namespace
 
-void Router::announce_key(Link& link, Bytes key) {
-  if (link.announced_everything) return;
-  if (link.announced_keys.size() >= process_.config.limits.transaction_keys) {
-    stats_.limit_transaction_keys_hit.add();
-    return announce_everything(link);
+void Router::announce_key(Link& link, Pending& pending, Bytes key) {
+  if (link.kind == Link::Kind::lane) return announce_key(static_cast<Lane&>(link), key);
+  if (pending.writes == nullptr) pending.writes = std::make_unique<WriteMarks>();
+  pending.writes->announced_keys.emplace_back(key);
+}
+
+void Router::announce_key(Lane& lane, Bytes key) {
+  if (lane.announced_everything) return;
+  if (lane.announced_keys.size() < process_.config.limits.transaction_keys) {
+    lane.announced_keys.emplace_back(key);
+    return;
   }
-  link.announced_keys.emplace_back(key);
+  stats_.limit_transaction_keys_hit.add();
+  lane.announced_keys.clear();
+  lane.announced_everything = true;
 }
 
-void Router::announce_everything(Link& link) {
+/// `pending.writes` is there already.
+void Router::announce_everything(Link& link, Pending& pending) {
   if (!announces_) return;
-  link.announced_keys.clear();
-  link.announced_everything = true;
+  if (link.kind == Link::Kind::pin) pending.writes->announced_everything = true;
+  else static_cast<Lane&>(link).announced_everything = true;
 }
 
-void Router::send_announcement(Connection& connection) {
-  Link& link = *static_cast<Link*>(connection.owner_data);
-  if (link.announced_keys.empty() && !link.announced_everything) return;
-  if (link.kind == Link::Kind::pin && static_cast<Pin&>(link).multi) return;
+void Router::announce_late(const WriteMarks& marks) {
+  if (main_lane_ == nullptr || shutting_down_) return;
+  if (marks.announced_everything) main_lane_->announced_everything = true;
+  for (const std::string& key : marks.announced_keys) announce_key(*main_lane_, key);
+}
+
+void Router::send_announcements() {
+  for (const auto& lane : lanes_)
+    if (lane->announced_everything || !lane->announced_keys.empty()) send_announcement(*lane);
+}
+
+void Router::send_announcement(Lane& lane) {
   coherence::BusMessage message;
-  message.kind = link.announced_everything ? coherence::BusMessage::Kind::wrote_everything
+  message.kind = lane.announced_everything ? coherence::BusMessage::Kind::wrote_everything
                                            : coherence::BusMessage::Kind::wrote;
   message.proxy = process_.bus->proxy_id();
-  message.number = process_.bus->announcements().begin();
-  message.items.assign(link.announced_keys.begin(), link.announced_keys.end());
+  message.number = process_.bus->announcements().begin(now_ns_);
+  message.items.assign(lane.announced_keys.begin(), lane.announced_keys.end());
+  if (lane.announced_everything) message.items.clear();
   std::string bytes;
   encode(message, bytes);
-  link.announced_keys.clear();
-  link.announced_everything = false;
+  lane.announced_keys.clear();
+  lane.announced_everything = false;
   if (mutation::no_announce) return process_.bus->announcements().end(message.number);
-  const uint32_t database = connection.options().database;
+  const uint32_t database = lane.database;
   Pending pending;
   pending.kind = Pending::Kind::whole;
   pending.sent_ns = now_ns_;
-  pending.no_timeout = link.kind == Link::Kind::pin && static_cast<Pin&>(link).blocking > 0;
   pending.handler = new Announced(process_, bytes, database, message.number);
-  connection.send({"PUBLISH", process_.bus->channel_of(database), bytes}, std::move(pending));
+  lane.connection->send({"PUBLISH", process_.bus->channel_of(database), bytes}, std::move(pending));
   stats_.announcements.add();
 }
 

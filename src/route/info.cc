@@ -110,6 +110,7 @@ std::string Router::info_section() const {
   line("limit_bus_peers_hit", std::to_string(bus.peers_refused()));
   line("limit_bus_requests_hit", std::to_string(bus.requests_refused()));
   line("limit_bus_queue_hit", std::to_string(bus.queue_full()));
+  line("limit_schedules_hit", std::to_string(process_.schedules->refused()));
   line("schedules", std::to_string(process_.schedules->count()));
   line("schedules_fired", std::to_string(process_.schedules->fired()));
   line("limit_clients_hit", std::to_string(process_.clients_refused.load()));

@@ -62,7 +62,8 @@ struct MgetFlight final : ReplyHandler {
       const L1Key l1_key{key.hash, key.start.space, router.get_command_->id, key.name, {}};
       // A nil that is not a missing key is a key of another type: GET would answer an error.
       const bool gone = reply == ":-2\r\n";
-      if ((key.value[0] != '$' && !gone) || !router.keep(l1_key, key.start, lane, key.value, reply))
+      const bool nil = key.value[0] != '$' || key.value == "$-1\r\n";
+      if ((nil && !gone) || !router.keep(l1_key, key.start, lane, key.value, reply))
         router.stats_.l1_fills_discarded.add();
     }
     done();
@@ -182,11 +183,16 @@ bool Router::mget_stale(Session& session, std::span<const Bytes> names) {
   return true;
 }
 
+// Are all of them held, and is the bus past the newest, so that none of the others is older than
+// it?
 bool Router::holds_all(const Lane& lane, std::span<const Bytes> names) {
+  const uint64_t proof_ns = via_bus(lane.mode) ? proof_of(lane).link_ns : UINT64_MAX;
   return std::all_of(names.begin(), names.end(), [&](Bytes name) {
     L1Hit hit;
     return find_valid(
-        {hash_key(name, process_.hash_seed), lane.proof.space, get_command_->id, name, {}}, hit);
+               {hash_key(name, process_.hash_seed), lane.proof.space, get_command_->id, name, {}},
+               hit) &&
+           seen_ns(hit) <= proof_ns;
   });
 }
 

@@ -116,6 +116,11 @@ void Router::set_mode(Lane& lane, CoherenceMode mode, Bytes why) {
                  (wish == CoherenceMode::automatic && mode != CoherenceMode::resp3 &&
                   mode != CoherenceMode::redirect && mode != CoherenceMode::ttl);
     if (announces_) process_.bus->set_announcing();
+    if (before != mode)
+      for (const auto& other : lanes_)
+        if (other.get() != main_lane_ && other->connection->up() && other->resp == 3 &&
+            other->mode != CoherenceMode::resp3)
+          choose_mode(*other);
   }
   if (lane.proof.tracking) heartbeat(lane);
   if (&lane != main_lane_ || index_ != 0) return;
@@ -142,15 +147,20 @@ void Router::choose_mode(Lane& lane) {
     return set_mode(lane, CoherenceMode::off, "the bus is not connected yet");
   if (bus == Bus::State::refused) {
     const std::string why = "the bus is refused: " + process_.bus->down_reason();
-    if (!automatic) return set_mode(lane, CoherenceMode::off, why);
+    if (!automatic || is_weaker_than_main(lane, CoherenceMode::ttl))
+      return set_mode(lane, CoherenceMode::off, why);
     return set_mode(
         lane, CoherenceMode::ttl,
         lane.no_resp3 + "; " + why + "; THE WRITES OF OTHERS ARE NOT SEEN until l1.ttl");
   }
   const bool may_redirect = automatic || wish == CoherenceMode::redirect;
+  if (may_redirect && process_.bus->subscriber_id() == 0)
+    lane.no_redirect = "the proxy's user may not subscribe to __redis__:invalidate";
   if (may_redirect && lane.no_redirect.empty()) return try_redirect(lane);
   if (wish == CoherenceMode::redirect)
     return set_mode(lane, CoherenceMode::off, lane.no_redirect + "; everything is passed through");
+  if (is_weaker_than_main(lane, CoherenceMode::publish))
+    return set_mode(lane, CoherenceMode::off, "this user may do less than the proxy's own");
   if (wish != CoherenceMode::publish) process_.bus->want_keyspace();
   std::string why = lane.no_resp3;
   if (!lane.no_redirect.empty()) why += "; " + lane.no_redirect;
@@ -158,6 +168,16 @@ void Router::choose_mode(Lane& lane) {
     return set_mode(lane, CoherenceMode::keyspace, why);
   set_mode(lane, CoherenceMode::publish,
            why + "; writers that go around the proxies are not seen until l1.ttl");
+}
+
+// Proxies whose own user is told by the server announce nothing: another user's lane cannot count
+// on announcements then, and holds nothing.
+bool Router::is_weaker_than_main(const Lane& lane, CoherenceMode mode) const {
+  const CoherenceMode main = main_lane_->mode;
+  if (&lane == main_lane_ || process_.config.coherence.mode != CoherenceMode::automatic)
+    return false;
+  if (mode == CoherenceMode::ttl) return main != CoherenceMode::ttl;
+  return main != CoherenceMode::publish && main != CoherenceMode::keyspace;
 }
 
 Lane* Router::find_lane(uint64_t serial) {

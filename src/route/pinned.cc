@@ -239,10 +239,14 @@ void Router::queue_transaction(Session& session, const Command* command,
   keys_.clear();
   if (!extract_keys(*command, args, keys_)) pin.writes_unknown = true;
   for (const KeyRef& key : keys_)
-    if (key.write) pin.writes.push_back(hash_key(args[key.arg], process_.hash_seed));
+    if (key.write) {
+      pin.writes.push_back(hash_key(args[key.arg], process_.hash_seed));
+      if (announces_) pin.written_keys.emplace_back(args[key.arg]);
+    }
   if (pin.writes.size() > process_.config.limits.transaction_keys) {
     stats_.limit_transaction_keys_hit.add();
     pin.writes.clear();
+    pin.written_keys.clear();
     pin.writes_everything = true;
   }
 }
@@ -262,12 +266,15 @@ PinEvent Router::end_transaction(Pin& pin, Pending& pending, bool exec, Bytes& w
     if (pin.writes_everything || !pin.writes.empty()) {
       pending.writes = std::make_unique<WriteMarks>();
       pending.writes->hashes = std::move(pin.writes);
+      pending.writes->announced_keys = std::move(pin.written_keys);
       pending.writes->all = pin.writes_everything;
+      pending.writes->announced_everything = announces_ && pin.writes_everything;
     }
   } else {
     pin.selects.clear();
   }
   pin.writes.clear();
+  pin.written_keys.clear();
   pin.writes_unknown = pin.writes_everything = pin.multi = pin.watch = pin.poisoned = false;
   pin.queued = 0;
   return abort ? PinEvent::exec_aborted : PinEvent::exec;

@@ -150,12 +150,10 @@ void Router::turn_end() {
     refs.swap(resumable_);
     for (const SessionRef ref : refs)
       if (Session* session = find(ref)) session->resume();
+    if (announces_) send_announcements();
     std::vector<Connection*> connections;
     connections.swap(unflushed_);
-    for (Connection* connection : connections) {
-      if (announces_) send_announcement(*connection);
-      connection->flush();
-    }
+    for (Connection* connection : connections) connection->flush();
     refs.clear();
     refs.swap(dirty_);
     for (const SessionRef ref : refs)
@@ -324,6 +322,10 @@ bool Router::serve(Session& session, const Request& request, const L1Key& key, R
   L1Hit hit;
   if (!find_valid(key, hit)) return false;
   stats_.l1_hits.add();
+  // In band everything from before the fill had been applied; the bus may not be that far yet, and
+  // what else is held may be older than what this session has now seen.
+  if (via_bus(session.lane->mode))
+    session.view.floor_ns = std::max(session.view.floor_ns, seen_ns(hit));
   if (hits_until_audit_ != 0 && --hits_until_audit_ == 0)
     begin_audit(*session.lane, wire_of(request), key, hit);
   if (!session.muted()) write_hit(session, hit, rule);
@@ -382,14 +384,14 @@ void Router::mark_writes(Pending& pending, Link& link, const Command* command,
     pending.writes = std::make_unique<WriteMarks>();
     pending.writes->all = true;
     stats_.invalidations_write.add();
-    return announce_everything(link);
+    return announce_everything(link, pending);
   }
   for (const KeyRef& key : keys_) {
     if (!key.write) continue;
     const uint64_t hash = hash_key(args[key.arg], process_.hash_seed);
     process_.stamps.begin_write(hash);
     stats_.invalidations_write.add();
-    if (announces_) announce_key(link, args[key.arg]);
+    if (announces_) announce_key(link, pending, args[key.arg]);
     if (!pending.one_write && pending.writes == nullptr) {
       pending.one_write = true;
       pending.write_hash = hash;
@@ -406,6 +408,7 @@ void Router::end_writes(Pending& pending) {
   if (pending.writes == nullptr) return;
   for (const uint64_t hash : pending.writes->hashes) process_.stamps.end_write(hash);
   if (pending.writes->all) process_.stamps.end_write_all();
+  announce_late(*pending.writes);
   pending.writes.reset();
 }
 

@@ -14,6 +14,7 @@
 
 #include "client/session.h"
 #include "loop/loop.h"
+#include "nearcached/base/clock.h"
 #include "nearcached/coherence/patterns.h"
 #include "nearcached/coherence/stamp_table.h"
 #include "nearcached/command/table.h"
@@ -131,15 +132,19 @@ class Router final : public Session::Owner, public Connection::Owner {
   void choose_mode(Lane& lane);
   void try_redirect(Lane& lane);
   void prove_redirect(Lane& lane, uint64_t subscriber);
+  bool is_weaker_than_main(const Lane& lane, CoherenceMode mode) const;
   Lane* find_lane(uint64_t serial);
   coherence::LaneProof proof_of(const Lane& lane) const;
   bool parks(Session& session, const Lane& lane);
   void park(Session& session);
 
   // announce.cc
-  void announce_key(Link& link, Bytes key);
-  void announce_everything(Link& link);
-  void send_announcement(Connection& connection);
+  void announce_key(Link& link, Pending& pending, Bytes key);
+  void announce_key(Lane& lane, Bytes key);
+  void announce_everything(Link& link, Pending& pending);
+  void announce_late(const WriteMarks& marks);
+  void send_announcements();
+  void send_announcement(Lane& lane);
   void write_was_lost(bool everything);
 
   // audit.cc
@@ -364,6 +369,8 @@ const char* mode_name(CoherenceMode mode);
 bool tracked(CoherenceMode mode);
 /// Do invalidations come over the bus, unordered with the data?
 bool via_bus(CoherenceMode mode);
+/// When the reply that is held was read; rounded up.
+inline uint64_t seen_ns(const L1Hit& hit) { return (hit.filled_ms + 1) * kNsPerMs; }
 /// As Session::last_connection: nothing is that, so whatever follows waits for the reply under way.
 inline constexpr char kNowhere = 0;
 constexpr Bytes kUnreachable = "-ERR upstream unreachable\r\n";

@@ -54,6 +54,9 @@ class ReplyHandler {
 struct WriteMarks {
   std::vector<uint64_t> hashes;
   bool all = false;
+  /// Of a private connection: to be made known to the other proxies when the reply is here.
+  std::vector<std::string> announced_keys;
+  bool announced_everything = false;
 };
 
 struct Pending {

@@ -24,13 +24,13 @@ struct Link {
   std::unique_ptr<Connection> connection;
   Resp2Converter converter;  ///< of the reply in progress
   bool converting = false;   ///< it has begun
-  /// Written over it and not yet made known to the other proxies: goes out behind the writes.
-  std::vector<std::string> announced_keys;
-  bool announced_everything = false;
 };
 
 struct Lane final : Link {
   Lane() : Link(Kind::lane) {}
+  /// Written over it and not yet made known to the other proxies: goes out behind the writes.
+  std::vector<std::string> announced_keys;
+  bool announced_everything = false;
   coherence::LaneProof proof;
   CoherenceMode mode = CoherenceMode::off;  ///< how others' writes reach it; off: it feeds no L1
   uint64_t serial = 0;                      ///< of this link's life, for answers that come late
@@ -84,6 +84,7 @@ struct Pin final : Link {
   uint64_t shard_channels = 0;
   // The transaction being queued.
   std::vector<uint64_t> writes;
+  std::vector<std::string> written_keys;  ///< the same, while writes are announced
   bool writes_unknown = false;
   bool writes_everything = false;
   struct QueuedSelect {

@@ -24,7 +24,6 @@ struct BusMessage {
     wrote,             ///< items: keys that were written; number: its sequence
     wrote_everything,  ///< a write whose keys nobody knows; number: its sequence
     heartbeat,         ///< number: all messages up to this sequence have been executed
-    goodbye,           ///< the proxy ends; nothing of it is under way
     invalidate,        ///< items: keys to drop; number: the request, to be acknowledged
     pattern,           ///< items[0]: a glob; likewise
     flush,             ///< drop everything; likewise

@@ -26,8 +26,6 @@ class PeerTable {
   [[nodiscard]] bool on_heartbeat(uint64_t proxy, uint64_t executed, uint64_t now_ns);
   /// Forgets the peers that have been silent for too long.
   [[nodiscard]] bool expire(uint64_t now_ns);
-  /// It said that it ends: its silence means nothing.
-  void on_goodbye(uint64_t proxy) { peers_.erase(proxy); }
   /// The subscription is new: nothing is known of anybody.
   void clear() { peers_.clear(); }
   size_t size() const { return peers_.size(); }
