@@ -13,8 +13,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <stdexcept>
-
-#include "harness/servers.h"
+#include <utility>
 
 namespace nearcached::e2e {
 namespace {
@@ -35,7 +34,8 @@ void prepare(int fd) {
 
 }  // namespace
 
-Forwarder::Forwarder(uint16_t server_port) : server_port_(server_port) {
+Forwarder::Forwarder(uint16_t server_port, size_t remembered_max)
+    : server_port_(server_port), remembered_max_(remembered_max) {
   listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   sockaddr_in address = loopback(0);
   socklen_t size = sizeof address;
@@ -96,16 +96,61 @@ void Forwarder::delay(Link link, Way way, std::chrono::milliseconds time) {
 }
 
 void Forwarder::cut(Link link) {
-  {
-    const std::lock_guard lock(mutex_);
-    pairs_.at(link)->cut = true;
-  }
+  std::unique_lock lock(mutex_);
+  pairs_.at(link)->cut = true;
   wake();
-  const bool closed = wait_until([&] {
-    const std::lock_guard lock(mutex_);
-    return pairs_[link]->fd[0] < 0;
-  });
-  if (!closed) throw std::runtime_error("the forwarder does not close a connection");
+  const auto is_closed = [&] { return pairs_[link]->fd[0] < 0; };
+  if (!closed_.wait_for(lock, std::chrono::seconds(20), is_closed))
+    throw std::runtime_error("the forwarder does not close a connection");
+}
+
+void Forwarder::set_weather(Weather weather) {
+  const std::lock_guard lock(mutex_);
+  weather_ = std::move(weather);
+  wake();
+}
+
+void Forwarder::reset_all(const Weather& whose) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& pair : pairs_)
+    if (in_weather(*pair, whose)) pair->cut = pair->reset = true;
+  wake();
+}
+
+bool Forwarder::in_weather(const Pair& pair, const Weather& weather) {
+  const auto has_sent = [&](const std::string& text) {
+    return pair.pipe[0].seen.find(text) != std::string::npos;
+  };
+  return has_sent(weather.only) && (weather.except.empty() || !has_sent(weather.except));
+}
+
+bool Forwarder::held(const Pair& pair, size_t way) const {
+  return pair.pipe[way].held || (weather_.hold[way] && in_weather(pair));
+}
+
+std::chrono::milliseconds Forwarder::delay_of(const Pair& pair, Pipe& pipe) {
+  if (!in_weather(pair)) return pipe.delay;
+  // Long enough that a connection is behind another for several messages, short enough that which
+  // of them is behind changes often.
+  constexpr std::chrono::milliseconds kJitterKept{20};
+  const Clock::time_point now = Clock::now();
+  if (pipe.jitter_until <= now) {
+    std::uniform_int_distribution<int64_t> any(0, weather_.jitter.count());
+    pipe.jitter = std::chrono::milliseconds(any(random_));
+    pipe.jitter_until = now + kJitterKept;
+  }
+  return pipe.delay + weather_.delay + std::min(pipe.jitter, weather_.jitter);
+}
+
+short Forwarder::events_of(const Pair& pair, size_t side, Clock::time_point now,
+                           int& timeout_ms) const {
+  const Pipe& out = pair.pipe[1 - side];
+  short events = pair.pipe[side].ended ? short{0} : short{POLLIN};
+  if (out.waiting.empty() || held(pair, 1 - side)) return events;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(out.waiting.front().due - now);
+  if (left.count() <= 0) return static_cast<short>(events | POLLOUT);
+  if (timeout_ms < 0 || left.count() < timeout_ms) timeout_ms = static_cast<int>(left.count());
+  return events;
 }
 
 void Forwarder::run() {
@@ -121,16 +166,7 @@ void Forwarder::run() {
       if (pair->fd[0] < 0) continue;
       polled_pairs.push_back(pair.get());
       for (size_t side = 0; side < 2; ++side) {
-        const Pipe& in = pair->pipe[side];
-        const Pipe& out = pair->pipe[1 - side];
-        short events = in.ended ? short{0} : short{POLLIN};
-        if (!out.held && !out.waiting.empty()) {
-          const auto left =
-              std::chrono::ceil<std::chrono::milliseconds>(out.waiting.front().due - now);
-          if (left.count() <= 0) events = static_cast<short>(events | POLLOUT);
-          else if (timeout_ms < 0 || left.count() < timeout_ms)
-            timeout_ms = static_cast<int>(left.count());
-        }
+        const short events = events_of(*pair, side, now, timeout_ms);
         // Not even looked at when there is nothing to do: a hang-up would be reported for ever.
         polled.push_back({events == 0 ? -1 : pair->fd[side], events, 0});
       }
@@ -182,8 +218,8 @@ void Forwarder::read_from(Pair& pair, size_t side) {
   Pipe& in = pair.pipe[side];
   const ssize_t n = recv(pair.fd[side], bytes, sizeof bytes, 0);
   if (n > 0) {
-    in.seen.append(bytes, static_cast<size_t>(n));
-    in.waiting.push_back({{bytes, static_cast<size_t>(n)}, Clock::now() + in.delay});
+    in.seen.append(bytes, std::min(static_cast<size_t>(n), remembered_max_ - in.seen.size()));
+    in.waiting.push_back({{bytes, static_cast<size_t>(n)}, Clock::now() + delay_of(pair, in)});
   } else if (n == 0) {
     in.ended = true;
   } else if (errno != EAGAIN && errno != EINTR) {
@@ -192,19 +228,23 @@ void Forwarder::read_from(Pair& pair, size_t side) {
 }
 
 void Forwarder::write_due(Pair& pair, size_t way) {
+  if (held(pair, way)) return;
   Pipe& out = pair.pipe[way];
   const int fd = pair.fd[1 - way];
-  while (!out.held && !out.waiting.empty() && out.waiting.front().due <= Clock::now()) {
-    std::string& bytes = out.waiting.front().bytes;
-    const ssize_t n = send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  const bool bytewise = weather_.bytewise && in_weather(pair);
+  while (!out.waiting.empty() && out.waiting.front().due <= Clock::now()) {
+    Chunk& chunk = out.waiting.front();
+    const size_t left = chunk.bytes.size() - chunk.sent;
+    const ssize_t n = send(fd, chunk.bytes.data() + chunk.sent, bytewise ? 1 : left, MSG_NOSIGNAL);
     if (n < 0) {
       if (errno != EAGAIN && errno != EINTR) close_pair(pair);
       return;
     }
-    bytes.erase(0, static_cast<size_t>(n));
-    if (bytes.empty()) out.waiting.pop_front();
+    chunk.sent += static_cast<size_t>(n);
+    if (chunk.sent == chunk.bytes.size()) out.waiting.pop_front();
+    if (bytewise) break;  // the next byte in the next turn, after one of each other connection
   }
-  if (out.ended && !out.shut && !out.held && out.waiting.empty()) {
+  if (out.ended && !out.shut && out.waiting.empty()) {
     shutdown(fd, SHUT_WR);
     out.shut = true;
   }
@@ -212,9 +252,15 @@ void Forwarder::write_due(Pair& pair, size_t way) {
 
 void Forwarder::close_pair(Pair& pair) {
   for (int& fd : pair.fd) {
-    if (fd >= 0) close(fd);
+    if (fd < 0) continue;
+    const linger at_once{1, 0};
+    if (pair.reset) setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    close(fd);
     fd = -1;
   }
+  pair.pipe[0].waiting.clear();
+  pair.pipe[1].waiting.clear();
+  closed_.notify_all();
 }
 
 }  // namespace nearcached::e2e

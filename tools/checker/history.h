@@ -1,0 +1,100 @@
+// What was written: for each key its writes in the order in which Redis has them.
+//
+// Places: the n-th endpoint is place n; Redis itself, written to around the caches, is the place
+// behind the last endpoint.
+#pragma once
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace checker {
+
+int64_t now_ns();
+
+/// One key's writes. Its writer adds to them, all readers look.
+class KeyHistory {
+ public:
+  /// Numbers grow. `erases`: afterwards the key does not exist.
+  void begin(uint64_t number, size_t place, bool erases = false);
+  void acknowledged(uint64_t number);
+
+  /// The place that the write was made at; `nowhere` for 0, the state before all writes, and for a
+  /// number that was never written.
+  size_t place_of(uint64_t number) const;
+  static constexpr size_t nowhere = SIZE_MAX;
+  /// A reader is told that the key does not exist. That is the state behind any erasure, or 0,
+  /// before all writes: the first of them that is `at_least` that, and the last one begun.
+  struct Nil {
+    uint64_t first = 0;
+    uint64_t last = 0;
+  };
+  Nil nil(uint64_t at_least) const;
+  /// The last write numbered `number` or less whose place is ordered; 0 if there is none.
+  /// `certain`: only among those that were acknowledged.
+  uint64_t last_up_to(uint64_t number, const std::vector<bool>& ordered, bool certain) const;
+  uint64_t last() const;
+  uint64_t last_acknowledged() const;
+
+  /// When writes behind `number` were acknowledged: the first of the key's own writer, and the
+  /// first erasure.
+  struct Replaced {
+    size_t place = nowhere;
+    int64_t ns = 0;
+  };
+  std::array<Replaced, 2> replaced(uint64_t number) const;
+
+ private:
+  struct Write {
+    uint64_t number;
+    size_t place;
+    bool erases;
+    int64_t acknowledged_ns;  ///< 0: not yet, or it failed and nobody knows whether it was executed
+  };
+  std::vector<Write>::const_iterator behind(uint64_t number) const;
+  mutable std::mutex mutex_;
+  std::vector<Write> writes_;
+};
+
+struct Key {
+  std::string name;
+  size_t slot = 0;
+  size_t writer = 0;
+  KeyHistory history;
+  /// Per endpoint: the highest number acknowledged through it.
+  std::vector<std::atomic<uint64_t>> acknowledged;
+};
+
+/// The keys. A key with a write whose fate is unknown is never written again: it may be executed at
+/// any later time, and could undo what was written in between. Another key takes its slot, and the
+/// old one is still read.
+class KeySpace {
+ public:
+  KeySpace(size_t slots, size_t writers, size_t endpoints, const std::string& prefix);
+  Key& operator[](size_t index) { return *keys_[index]; }
+  const Key& operator[](size_t index) const { return *keys_[index]; }
+  size_t slots() const { return current_.size(); }
+  /// All keys, those no longer written included.
+  size_t size() const { return size_.load(std::memory_order_acquire); }
+  /// The index of the key that is written now.
+  size_t current(size_t slot) const { return current_[slot].load(std::memory_order_acquire); }
+  /// Thread: the key's writer. Throws when there have been too many.
+  void retire(size_t index);
+
+ private:
+  void add(size_t slot, const std::string& name);
+
+  const std::string prefix_;
+  const size_t writers_;
+  const size_t endpoints_;
+  std::vector<std::unique_ptr<Key>> keys_;  ///< of fixed size: readers do not lock
+  std::vector<std::atomic<size_t>> current_;
+  std::atomic<size_t> size_{0};
+  std::mutex mutex_;
+};
+
+}  // namespace checker
