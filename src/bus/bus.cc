@@ -62,6 +62,10 @@ bool all_keyspace_events(Bytes flags) {
 
 }  // namespace
 
+std::string probe_prefix(uint64_t proxy_id) {
+  return std::string(kReservedPrefix) + "probe:" + std::to_string(proxy_id) + ":";
+}
+
 uint64_t AnnouncementLog::begin(uint64_t now_ns) {
   std::lock_guard lock(mutex_);
   under_way_.emplace(++last_, now_ns);
@@ -197,6 +201,7 @@ void Bus::leave_up(State state, Bytes reason) {
   keyspace_.store(false);
   peers_.clear();
   peers_known_.store(0);
+  probes_seen_.clear();
   proof_wanted_ = false;
   if (before == State::up) {
     log::warn("bus: {}; everything held is dropped", reason.substr(0, 200));
@@ -452,7 +457,7 @@ void Bus::from_server(redisReply& payload) {
     return owner_.on_everything(Cause::epoch, "FLUSHALL or FLUSHDB");
   for (size_t i = 0; i < payload.elements; ++i) {
     const Bytes key = text_of(*payload.element[i]);
-    if (key.starts_with(kReservedPrefix) && probes_seen_.size() < kProbesMax)
+    if (key.starts_with(probe_prefix(proxy_id_)) && probes_seen_.size() < kProbesMax)
       probes_seen_.emplace(key);
     owner_.on_invalidate(key, Cause::push);
   }
@@ -479,8 +484,8 @@ void Bus::to_me(Bytes payload) {
     subscriber_id_.store(may_redirect ? id_ : 0);
     state_.store(State::up);
     log::info("bus: up on channel {}", channel_of(config_.upstream.parsed.database));
-    if (std::exchange(been_up_, true))
-      owner_.on_everything(Cause::epoch, "the bus is connected again");
+    // What the others said before is unknown.
+    owner_.on_everything(Cause::epoch, "the bus is connected");
     owner_.on_state();
     owner_.on_schedules();
     keyspace_due_ns_ = heartbeat_due_ns_ = 0;
@@ -519,11 +524,13 @@ void Bus::to_all(Bytes payload) {
     case Kind::wrote_everything:
       if (own) return;  // its own stamps have said so already
       if (mutation::no_push) return;
+      // Who is told by the server need not know whether a peer's message was lost.
+      if (!announcing_.load()) return;
       if (peers_.on_message(message.proxy, message.number, now)) missed("a proxy is new");
       peers_refused_.store(peers_.refused());
       return apply(message);
     case Kind::heartbeat:
-      if (own) return;
+      if (own || !announcing_.load()) return;
       if (peers_.on_heartbeat(message.proxy, message.number, now))
         missed("a proxy is new or a message of its was lost");
       else if (message.cause == Cause::epoch && !mutation::no_gap)
