@@ -5,14 +5,17 @@
 #include <poll.h>
 
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "harness/forwarder.h"
 #include "harness/servers.h"
 
 using namespace nearcached::e2e;
+using namespace std::chrono_literals;
 using Way = Forwarder::Way;
 
 namespace {
@@ -267,4 +270,22 @@ TEST_CASE("who is told from memory what another read anew reads nothing older af
   REQUIRE(late.client.ask("GET b") == kNew);
   CHECK(late.client.ask("GET a") == kNew);
   scene.wire.release(bus, Way::to_client);
+}
+
+TEST_CASE("a read joins no flight that is older than a hit may be", "[coherence][mechanism]") {
+  Scene scene("300ms");
+  Seat early = scene.seat(), late = scene.seat_beside(early);
+  scene.direct("SET k old");
+  scene.wire.hold(early.link, Way::to_client);
+  early.client.send(encode({"GET", "k"}));
+  REQUIRE(wait_until([&] { return scene.wire.count(early.link, Way::to_client, kOld) == 1; }));
+  scene.direct("SET k new");
+  std::this_thread::sleep_for(300ms);
+  late.client.send(encode({"GET", "k"}));
+  REQUIRE(wait_until([&] {
+    return scene.proxy.count("flights_joined") > 0 || scene.asked_upstream(late, "k") == 2;
+  }));
+  scene.wire.release(early.link, Way::to_client);
+  CHECK(early.client.read_reply() == kOld);
+  CHECK(late.client.read_reply() == kNew);
 }
