@@ -10,6 +10,13 @@
 namespace nearcached {
 namespace coherence {
 
+LaneProof over_bus(LaneProof lane, uint64_t bus_ns) {
+  if (mutation::no_bus_proof) return lane;
+  lane.link_ns = bus_ns;
+  lane.master_ns = std::min(lane.master_ns, bus_ns);
+  return lane;
+}
+
 bool may_serve(const LaneProof& lane, const SessionView& session, uint64_t now_ns,
                uint64_t max_staleness_ns) {
   if (!lane.tracking) return false;

@@ -16,7 +16,6 @@
 
 #include "nearcached/base/clock.h"
 #include "nearcached/base/log.h"
-#include "nearcached/coherence/mutations.h"
 #include "route/router.h"
 
 namespace nearcached {
@@ -67,12 +66,8 @@ bool via_bus(CoherenceMode mode) {
 }
 
 coherence::LaneProof Router::proof_of(const Lane& lane) const {
-  coherence::LaneProof proof = lane.proof;
-  if (!via_bus(lane.mode) || mutation::no_bus_proof) return proof;
-  const uint64_t bus_ns = process_.bus->proof_ns();
-  proof.link_ns = bus_ns;
-  proof.master_ns = std::min(proof.master_ns, bus_ns);
-  return proof;
+  if (!via_bus(lane.mode)) return lane.proof;
+  return coherence::over_bus(lane.proof, process_.bus->proof_ns());
 }
 
 // The link is up: pushes in band if they have proven themselves, else what choose_mode finds.

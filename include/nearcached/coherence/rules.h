@@ -22,6 +22,10 @@ struct SessionView {
   bool replies_pending = false;  ///< earlier requests of its own are not answered yet
 };
 
+/// The same where invalidations come over the bus: they are in no order with the lane's replies, so
+/// nothing is proven that is later than the bus's own proof (`bus_ns`: when it was sent).
+LaneProof over_bus(LaneProof lane, uint64_t bus_ns);
+
 /// May anything be served from L1 to this session over this lane now?
 /// Staleness: nothing older than max_staleness_ns can be served, however the link hangs (G3).
 /// Floor: a session that read over another connection waits until this one has caught up (G2).

@@ -65,6 +65,21 @@ TEST_CASE("a session that read elsewhere waits until the lane has caught up", "[
                   kStaleness));
 }
 
+TEST_CASE("over the bus nothing counts as proven that the bus has not proven", "[rules]") {
+  LaneProof lane = proven_at(1'000 * kMs);
+  lane.link_ns = 1'400 * kMs;
+  const SessionView saw_a_reply{.floor_ns = 1'300 * kMs, .replies_pending = false};
+  CHECK(may_serve(lane, saw_a_reply, 1'400 * kMs, kStaleness));
+  CHECK_FALSE(may_serve(over_bus(lane, 1'200 * kMs), saw_a_reply, 1'400 * kMs, kStaleness));
+  CHECK(may_serve(over_bus(lane, 1'300 * kMs), saw_a_reply, 1'400 * kMs, kStaleness));
+  CHECK_FALSE(may_serve(over_bus(lane, 0), {}, 1'400 * kMs, kStaleness));
+  CHECK_FALSE(may_serve(over_bus(lane, 900 * kMs), {}, 1'400 * kMs, kStaleness));
+}
+
+TEST_CASE("the bus proves nothing of the primary", "[rules]") {
+  CHECK_FALSE(may_serve(over_bus(proven_at(800 * kMs), 1'400 * kMs), {}, 1'400 * kMs, kStaleness));
+}
+
 TEST_CASE("an item holds only under exactly the stamp it was filled under", "[rules]") {
   StampTable table(1024);
   const uint64_t filled = table.load(7);

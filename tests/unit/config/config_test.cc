@@ -248,6 +248,68 @@ TEST_CASE("there are at most 256 rules", "[config]") {
         "n.toml:1: rule: at most 256 [[rule]] blocks");
 }
 
+TEST_CASE("subscriptions keep their order, and a payload is a key unless it says otherwise",
+          "[config]") {
+  const Config c = parsed(
+      "[[subscribe]]\nchannel = \"b\"\npayload = \"pattern\"\n[[subscribe]]\nchannel = \"a\"\n");
+  REQUIRE(c.subscriptions.size() == 2);
+  CHECK(c.subscriptions[0] == EventSubscription{"b", EventPayload::pattern});
+  CHECK(c.subscriptions[1] == EventSubscription{"a", EventPayload::key});
+}
+
+TEST_CASE("a wrong subscription is named with its line and what is accepted", "[config]") {
+  CHECK(error_of("[[subscribe]]\npayload = \"key\"")
+            .starts_with("n.toml:1: [[subscribe]]: subscribe.channel is missing"));
+  CHECK(error_of("[[subscribe]]\nchannel = \"\"")
+            .starts_with("n.toml:2: subscribe.channel = \"\": "));
+  CHECK(error_of("[[subscribe]]\nchannel = \"c\"\npayload = \"keys\"") ==
+        "n.toml:3: subscribe.payload = \"keys\": \"key\" or \"pattern\"");
+  CHECK(error_of("[[subscribe]]\nchannel = \"c\"\npayload = 1")
+            .starts_with("n.toml:3: subscribe.payload = 1: "));
+  CHECK(error_of("[[subscribe]]\nchannel = \"c\"\nchanel = \"c\"") ==
+        "n.toml:3: subscribe.chanel: unknown key; did you mean subscribe.channel?");
+  CHECK(error_of("[subscribe]\nchannel = \"c\"") ==
+        "n.toml:1: subscribe: written [[subscribe]], one block for each");
+  std::string text;
+  for (int i = 0; i < 256; ++i) text += "[[subscribe]]\nchannel = \"c\"\n";
+  CHECK(parsed(text).subscriptions.size() == 256);
+  CHECK(error_of(text + "[[subscribe]]\nchannel = \"c\"\n") ==
+        "n.toml:1: subscribe: at most 256 [[subscribe]] blocks");
+}
+
+TEST_CASE("a channel's name is a short word that means nothing to a glob or to PUBLISH",
+          "[config]") {
+  const auto channel = [](const std::string& v) { return "[coherence]\nchannel = \"" + v + "\""; };
+  CHECK(parsed(channel("a.B-9_:x")).coherence.channel == "a.B-9_:x");
+  CHECK(parsed(channel(std::string(64, 'x'))).coherence.channel == std::string(64, 'x'));
+  for (const std::string& bad :
+       {std::string(), std::string(65, 'x'), std::string("a b"), std::string("a*"),
+        std::string("a?"), std::string("[a]"), std::string("a\\n"), std::string("\u00e4")}) {
+    INFO(bad);
+    CHECK(error_of(channel(bad)).ends_with(": a word of letters, digits and \"._:-\", at most 64"));
+  }
+  CHECK(error_of("[coherence]\nchannel = 5") ==
+        "n.toml:2: coherence.channel = 5: a word of letters, digits and \"._:-\", at most 64");
+}
+
+TEST_CASE("a fraction is one in a number, or never", "[config]") {
+  const auto every = [](const std::string& v) {
+    return parsed("[coherence]\naudit = " + v).coherence.audit_every;
+  };
+  CHECK(every("\"0\"") == 0);
+  CHECK(every("0") == 0);
+  CHECK(every("\"1/1\"") == 1);
+  CHECK(every("\"1/1000\"") == 1'000);
+  CHECK(every("\"1/1000000000\"") == 1'000'000'000);
+  for (const std::string bad :
+       {"\"1/0\"", "\"1/1000000001\"", "\"2/3\"", "\"1/\"", "\"1/x\"", "\"1/-1\"", "\"1/ 2\"",
+        "\"\"", "1", "0.5", "\"0.5\"", "\"1\"", "true", "\"1/18446744073709551617\""}) {
+    INFO(bad);
+    CHECK(error_of("[coherence]\naudit = " + bad) ==
+          "n.toml:2: coherence.audit = " + bad + ": \"0\", or \"1/N\" such as \"1/1000\"");
+  }
+}
+
 TEST_CASE("command names are kept in lower case", "[config]") {
   const Config c = parsed("[security]\nrefuse = [\"FLUSHALL\", \"Config|Set\"]\nallow = []");
   CHECK(c.security.refuse == std::vector<std::string>{"flushall", "config|set"});

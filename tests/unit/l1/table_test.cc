@@ -344,6 +344,89 @@ TEST_CASE("sweeping gives back what is expired or dead, and the index with it", 
   CHECK(table.stats().used_bytes * 50 < full);
 }
 
+TEST_CASE("a walk drops what it is asked to and leaves the rest", "[l1]") {
+  L1Table table(16 << 20, 0);
+  for (uint64_t i = 0; i < 10'000; ++i)
+    REQUIRE(
+        table.put(TestKey{numbered(i % 3 == 0 ? "drop" : "keep", i)}.l1(), fill_of("v", i % 7), 7));
+  const uint64_t full = table.stats().items;
+  L1Table::Walk walk;
+  std::set<std::string> seen;
+  while (!table.erase_if(walk, 10, [&](Bytes key, uint64_t filled_ms) {
+    const uint64_t number = std::stoull(std::string(key.substr(4)));
+    CHECK(filled_ms == number % 7);
+    CHECK(seen.emplace(key).second);
+    return key.starts_with("drop");
+  })) {
+    table.check_invariants();
+  }
+  CHECK(seen.size() == full);
+  CHECK(table.stats().items == full - 3334);
+  for (uint64_t i = 0; i < 10'000; ++i) {
+    CHECK(holds(table, TestKey{numbered("keep", i)}, 8) == (i % 3 != 0));
+    CHECK_FALSE(holds(table, TestKey{numbered("drop", i)}, 8));
+  }
+}
+
+TEST_CASE("a walk through an empty table is over at once", "[l1]") {
+  L1Table table(1 << 20, 0);
+  L1Table::Walk walk;
+  CHECK(table.erase_if(walk, 1, [](Bytes, uint64_t) { return true; }));
+  table.put(TestKey{"k"}.l1(), fill_of("v"), 0);
+  table.clear();
+  CHECK(table.erase_if(walk, 1, [](Bytes, uint64_t) { return true; }));
+}
+
+TEST_CASE("a walk misses nothing while the index grows and shrinks under it", "[l1]") {
+  // Whatever was there when the walk began and matches must be gone at its end, however many items
+  // came and went, and buckets were split and merged, between its steps.
+  const std::string what = GENERATE(as<std::string>{}, "grows", "shrinks", "both");
+  int steps = 0;
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    std::mt19937_64 random(seed);
+    L1Table table(64 << 20, 0);
+    uint64_t next = 0;
+    std::set<uint64_t> present;
+    const auto add = [&](uint64_t count) {
+      for (; count > 0; --count, ++next) {
+        REQUIRE(table.put(TestKey{numbered("k", next)}.l1(), fill_of("v", 0, kForever), 1));
+        present.insert(next);
+      }
+    };
+    const auto take = [&](uint64_t count) {
+      for (; count > 0 && !present.empty(); --count) {
+        auto at = present.lower_bound(random() % next);
+        if (at == present.end()) at = present.begin();
+        table.erase(TestKey{numbered("k", *at)}.l1());
+        present.erase(at);
+      }
+    };
+    uint64_t now_ms = 1;
+    add(8'000);
+    const uint64_t began = next;
+    L1Table::Walk walk;
+    const auto dead = [&](Bytes key, uint64_t) {
+      const uint64_t number = std::stoull(std::string(key.substr(1)));
+      if (number >= began || number % 2 != 0) return false;
+      present.erase(number);
+      return true;
+    };
+    for (; !table.erase_if(walk, 1 + random() % 200, dead); ++steps) {
+      const bool grow = what == "grows" || (what == "both" && random() % 2 == 0);
+      if (grow) add(random() % 600);
+      else take(random() % 200);
+      for (int i = 0; i < 200; ++i) table.sweep(++now_ms);  // gives the index back
+    }
+    table.check_invariants();
+    for (uint64_t i = 0; i < began; i += 2)
+      REQUIRE_FALSE(holds(table, TestKey{numbered("k", i)}, now_ms));
+    for (const uint64_t number : present)
+      REQUIRE(holds(table, TestKey{numbered("k", number)}, now_ms));
+    CHECK(table.stats().items == present.size());
+  }
+  CHECK(steps > 100);
+}
+
 TEST_CASE("a hot set survives a scan of ten times the budget", "[l1]") {
   L1Table table(1 << 20, 0);
   const std::string reply(100, 'x');

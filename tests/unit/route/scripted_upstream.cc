@@ -25,8 +25,9 @@ constexpr Bytes kHello = "%2\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$2\r\nid\r\n:1\r
 constexpr Bytes kMaster = "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
 
 /// Nothing ages within a test: proofs hold for an hour, heartbeats come every half.
-Config config_for(uint16_t port) {
+Config config_for(uint16_t port, CoherenceMode mode) {
   Config config;
+  config.coherence.mode = mode;
   config.server.threads = 1;
   config.upstream.parsed.address = {"127.0.0.1", port, {}};
   config.upstream.timeout_ms = 3'600'000;
@@ -147,8 +148,8 @@ std::optional<std::string> ScriptedUpstream::request_before(const Peer& other) {
 
 std::string ScriptedUpstream::request() { return *request_before(*peer_); }
 
-WorkerUnderTest::WorkerUnderTest()
-    : config_(config_for(upstream.port())),
+WorkerUnderTest::WorkerUnderTest(CoherenceMode mode)
+    : config_(config_for(upstream.port(), mode)),
       process_(config_, 1024),
       control_(control_loop_),
       bus_(control_loop_, control_, config_, process_),

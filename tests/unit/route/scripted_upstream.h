@@ -69,7 +69,7 @@ class ScriptedUpstream {
 /// by time: no proof grows old, no heartbeat comes but those at the start of a link.
 class WorkerUnderTest {
  public:
-  WorkerUnderTest();
+  explicit WorkerUnderTest(CoherenceMode mode = CoherenceMode::automatic);
   ~WorkerUnderTest();
 
   /// The client reads `key`; if that comes upstream, the answer is `value` (a key without expiry).
