@@ -49,7 +49,9 @@ Session::Outcome Router::start_read(Session& session, const Request& request,
     const bool here = session.last_connection == nullptr || session.last_connection == &lane;
     const bool in_order = here && flight->start.sent_ns >= session.view.floor_ns &&
                           (!session.outstanding() || flight->sequence > session.last_sequence);
-    if (in_order && coherence::may_join(flight->start, stamp, key.space)) {
+    // What it asked for may have been answered then, and that be on its way since.
+    const bool young = flight->start.sent_ns + max_staleness_ns_ > now_ns_;
+    if (in_order && young && coherence::may_join(flight->start, stamp, key.space)) {
       flight->waiters.push_back({session.ref, session.reserve(), convert});
       session.last_connection = &lane;
       session.last_sequence = flight->sequence;

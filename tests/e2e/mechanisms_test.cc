@@ -5,14 +5,17 @@
 #include <poll.h>
 
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "harness/forwarder.h"
 #include "harness/servers.h"
 
 using namespace nearcached::e2e;
+using namespace std::chrono_literals;
 using Way = Forwarder::Way;
 
 namespace {
@@ -34,10 +37,17 @@ bool answered(const Seat& seat) {
 /// A server, the forwarder, a proxy with two workers. By default a held link is neither given up
 /// nor stops the hits, so that only the mechanism in question can.
 struct Scene {
-  explicit Scene(const std::string& max_staleness = "1m")
-      : wire(redis.port()),
-        proxy(wire.port(), {"--max-staleness", max_staleness, "--set", "upstream.timeout=1m"}),
-        direct(redis.client()) {}
+  explicit Scene(const std::string& max_staleness = "1m", const std::string& mode = "resp3")
+      : redis({"--notify-keyspace-events", "KA"}),
+        wire(redis.port()),
+        proxy(wire.port(), {"--max-staleness", max_staleness, "--set", "upstream.timeout=1m",
+                            "--coherence", mode}),
+        direct(redis.client()) {
+    REQUIRE(wait_until([&] {
+      proxy.client()("GET mode");
+      return proxy.info("coherence_mode") == mode;
+    }));
+  }
 
   Seat seat() {
     const std::string marker = "seat:" + std::to_string(++seats_);
@@ -239,4 +249,43 @@ TEST_CASE("a script is answered only when no worker holds what it changed",
   if (!answered(writer)) scene.wire.release(reader.link, Way::to_client);
   REQUIRE(writer.client.read_reply() == "+OK\r\n");
   CHECK(scene.ask_over_held_link(reader, "k") == kNew);
+}
+
+TEST_CASE("who is told from memory what another read anew reads nothing older after it",
+          "[coherence][mechanism]") {
+  // The news come by the bus, and the bus is late. Somebody around writes a, which is held, then b,
+  // which one session reads from the server, and so it is held too, new. Another session is told
+  // the new b from memory: it must not be told the old a after that.
+  const auto mode = GENERATE(as<std::string>{}, "redirect", "keyspace");
+  INFO(mode);
+  Scene scene("1m", mode);
+  Seat early = scene.seat(), late = scene.seat_beside(early);
+  scene.direct("SET a old");
+  REQUIRE(scene.fill(late, "a"));
+  const Forwarder::Link bus = scene.wire.carrier_of("SUBSCRIBE");
+  scene.wire.hold(bus, Way::to_client);
+  scene.direct("SET a new");
+  scene.direct("SET b new");
+  REQUIRE(early.client.ask("GET b") == kNew);
+  REQUIRE(late.client.ask("GET b") == kNew);
+  CHECK(late.client.ask("GET a") == kNew);
+  scene.wire.release(bus, Way::to_client);
+}
+
+TEST_CASE("a read joins no flight that is older than a hit may be", "[coherence][mechanism]") {
+  Scene scene("300ms");
+  Seat early = scene.seat(), late = scene.seat_beside(early);
+  scene.direct("SET k old");
+  scene.wire.hold(early.link, Way::to_client);
+  early.client.send(encode({"GET", "k"}));
+  REQUIRE(wait_until([&] { return scene.wire.count(early.link, Way::to_client, kOld) == 1; }));
+  scene.direct("SET k new");
+  std::this_thread::sleep_for(300ms);
+  late.client.send(encode({"GET", "k"}));
+  REQUIRE(wait_until([&] {
+    return scene.proxy.count("flights_joined") > 0 || scene.asked_upstream(late, "k") == 2;
+  }));
+  scene.wire.release(early.link, Way::to_client);
+  CHECK(early.client.read_reply() == kOld);
+  CHECK(late.client.read_reply() == kNew);
 }
