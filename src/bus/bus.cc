@@ -178,6 +178,10 @@ void Bus::on_down(RedisLink& link, Bytes reason) {
   retry_ns_[at] = monotonic_ns() + backoff_ms_[at] * kNsPerMs;
   ++attempt_;
   if (at == 0) subscribed_ = false;
+  if (at == 1) {
+    for (const uint64_t sequence : relayed_) announcements_.end(sequence);
+    relayed_.clear();
+  }
   proofs_.clear();
   if (is_refusal(reason) && !optional) refuse(reason);
   else leave_up(State::down, reason);
@@ -297,14 +301,15 @@ void Bus::confirm(std::string probe, std::function<void(bool)> done) {
 
 void Bus::announce(std::string message, uint32_t database, uint64_t sequence) {
   mailbox_.post([this, message = std::move(message), database, sequence] {
-    const bool sent =
-        !is_queue_full() && publisher_.command({"PUBLISH", channel_of(database), message},
-                                               [this, sequence](redisReply& reply) {
-                                                 announcements_.end(sequence);
-                                                 if (reply.type == REDIS_REPLY_ERROR)
-                                                   refuse(text_of(reply));
-                                               });
-    if (!sent) announcements_.end(sequence);  // the others will see a gap
+    const auto answered = [this, sequence](redisReply& reply) {
+      relayed_.erase(sequence);
+      announcements_.end(sequence);
+      if (reply.type == REDIS_REPLY_ERROR) refuse(text_of(reply));
+    };
+    const bool sent = !is_queue_full() &&
+                      publisher_.command({"PUBLISH", channel_of(database), message}, answered);
+    if (sent) relayed_.insert(sequence);
+    else announcements_.end(sequence);  // the others will see a gap
   });
 }
 

@@ -188,6 +188,7 @@ class Bus final : private RedisLink::Handler {
   bool subscribed_ = false;          ///< all subscriptions have been confirmed
   std::deque<std::string> awaited_;  ///< channels whose confirmation is to come, in order
   std::set<std::string> refused_channels_;
+  std::set<uint64_t> relayed_;   ///< announcements that the publisher has under way
   bool keyspace_asked_ = false;  ///< the subscriber listens to keyspace events
   uint64_t next_number_ = 1;
   std::deque<Proof> proofs_;

@@ -152,7 +152,8 @@ void Router::choose_mode(Lane& lane) {
   }
   const bool may_redirect = automatic || wish == CoherenceMode::redirect;
   if (may_redirect && process_.bus->subscriber_id() == 0)
-    lane.no_redirect = "the proxy's user may not subscribe to __redis__:invalidate";
+    lane.no_redirect =
+        "the proxy's user may not ask CLIENT ID or subscribe to __redis__:invalidate";
   if (may_redirect && lane.no_redirect.empty()) return try_redirect(lane);
   if (wish == CoherenceMode::redirect)
     return set_mode(lane, CoherenceMode::off, lane.no_redirect + "; everything is passed through");
