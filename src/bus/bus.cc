@@ -313,6 +313,15 @@ void Bus::announce(std::string message, uint32_t database, uint64_t sequence) {
   });
 }
 
+void Bus::tell_flush() {
+  mailbox_.post([this] {
+    if (state_.load() != State::up || is_queue_full()) return;
+    publisher_.command({"PUBLISH", channel_of(config_.upstream.parsed.database),
+                        unacknowledged(Kind::flush, Cause::bus, {})},
+                       [](redisReply&) {});
+  });
+}
+
 void Bus::want_keyspace() {
   if (want_keyspace_.exchange(true)) return;
   mailbox_.post([this] {

@@ -103,6 +103,8 @@ class Bus final : private RedisLink::Handler {
   void request(coherence::BusMessage::Kind kind, coherence::Cause cause,
                std::vector<std::string> items, uint32_t database,
                std::function<void(const Outcome&)> done);
+  /// Tells all proxies to drop everything, if it can; nobody acknowledges.
+  void tell_flush();
   /// Publishes what a lane that may not publish has written. Ends the announcement.
   void announce(std::string message, uint32_t database, uint64_t sequence);
 

@@ -107,7 +107,7 @@ Result<void> assign_choice(const Key& key, Enum& out, const Given& given,
 
 Result<void> assign_text(const Key& key, std::string& out, const Given& given) {
   const bool holds_nul = given.text.find('\0') != std::string::npos;
-  if (!is_text(given) || holds_nul || (key.kind == Kind::glob && given.text.empty()))
+  if (!is_text(given) || holds_nul || (key.kind != Kind::file && given.text.empty()))
     return rejected(key, given);
   out = given.text;
   return {};
@@ -215,6 +215,7 @@ Result<void> assign(const Key& key, const Field& field, const Given& given) {
     case Kind::fraction: return assign_fraction(key, *std::get<uint64_t*>(field), given);
     case Kind::level: return assign_choice(key, *std::get<LogLevel*>(field), given, kLevels);
     case Kind::file:
+    case Kind::channel:
     case Kind::glob: return assign_text(key, *std::get<std::string*>(field), given);
     case Kind::url: return assign_url(key, *std::get<Config::Upstream*>(field), given);
     case Kind::addresses:
@@ -246,6 +247,7 @@ std::string format(const Key& key, const Field& field) {
     case Kind::level: return quote(kLevels[static_cast<size_t>(*std::get<LogLevel*>(field))]);
     case Kind::name:
     case Kind::file:
+    case Kind::channel:
     case Kind::glob: return quote(*std::get<std::string*>(field));
     case Kind::url: return quote(redact(std::get<Config::Upstream*>(field)->url));
     case Kind::addresses:
@@ -271,6 +273,7 @@ std::string accepted(const Key& key) {
              ")";
     case Kind::mode: return choices(kModes);
     case Kind::payload: return choices(kPayloads);
+    case Kind::channel: return "the name of a pub/sub channel";
     case Kind::name: return "a word of letters, digits and \"._:-\", at most 64";
     case Kind::fraction: return "\"0\", or \"1/N\" such as \"1/1000\"";
     case Kind::level: return choices(kLevels);

@@ -184,7 +184,7 @@ const std::array kRuleKeys{
 };
 
 const std::array kSubscribeKeys{
-    SubscribeKey{{kSubscribeSection, "channel", Kind::glob, 0, 0, "the pub/sub channel"},
+    SubscribeKey{{kSubscribeSection, "channel", Kind::channel, 0, 0, "the pub/sub channel"},
                  [](EventSubscription& s) -> Field { return &s.channel; }},
     SubscribeKey{{kSubscribeSection, "payload", Kind::payload, 0, 0, "what a message says"},
                  [](EventSubscription& s) -> Field { return &s.payload; }},

@@ -24,6 +24,7 @@ enum class Kind : uint8_t {
   seconds,
   mode,
   payload,
+  channel,   ///< of pub/sub
   name,      ///< a word of letters, digits and "._:-"
   fraction,  ///< "1/N", or "0" for never; stored as N or 0
   level,

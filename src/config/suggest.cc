@@ -30,7 +30,7 @@ std::vector<const Key*> keys_of(std::string_view section) {
   std::vector<const Key*> keys;
   if (section == kRuleSection)
     for (const RuleKey& key : rule_keys()) keys.push_back(&key);
-  if (section == kSubscribeSection)
+  else if (section == kSubscribeSection)
     for (const SubscribeKey& key : subscribe_keys()) keys.push_back(&key);
   else
     for (const ConfigKey& key : config_keys()) keys.push_back(&key);
@@ -42,6 +42,7 @@ std::vector<std::string> section_names() {
   for (const ConfigKey& key : config_keys())
     if (names.empty() || names.back() != key.section) names.emplace_back(key.section);
   names.emplace_back(kRuleSection);
+  names.emplace_back(kSubscribeSection);
   return names;
 }
 

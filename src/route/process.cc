@@ -48,6 +48,7 @@ void Process::accept_pattern(Bytes glob, Stats& counters) {
   std::lock_guard lock(mutex_);
   if (patterns_.size() >= config.limits.patterns) {
     counters.limit_patterns_hit.add();
+    flushes.fetch_add(1);
     stamps.invalidate_all();
     return;
   }

@@ -412,6 +412,8 @@ void Router::end_writes(Pending& pending) {
   for (const uint64_t hash : pending.writes->hashes) process_.stamps.end_write(hash);
   if (pending.writes->all) process_.stamps.end_write_all();
   announce_late(*pending.writes);
+  // SWAPDB pushes nothing, not even to those who are told by the server.
+  if (pending.writes->all && !announces_) process_.bus->tell_flush();
   pending.writes.reset();
 }
 

@@ -9,7 +9,7 @@ namespace nearcached {
 
 // The lane's link is gone, or the bus that fed it: what it held until now may be served stale.
 void Router::remember_space(Lane& lane) {
-  if (!serves_stale_) return;
+  if (!serves_stale_ || !lane.proof.tracking) return;
   uint64_t proof_ns = lane.proof.master_ns;
   if (via_bus(lane.mode)) proof_ns = std::min(proof_ns, process_.bus->last_proof_ns());
   if (proof_ns <= lane.stale_proof_ns) return;  // never proven, or of an attempt that failed

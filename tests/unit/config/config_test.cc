@@ -188,7 +188,7 @@ TEST_CASE("an unknown section is answered with the nearest one", "[config]") {
   CHECK(
       error_of("[frobnicate]") ==
       "n.toml:1: [frobnicate]: unknown section; the sections are server, upstream, l1, coherence, "
-      "limits, security, log, rule");
+      "limits, security, log, rule, subscribe");
   CHECK(error_of("l1 = 5") == "n.toml:1: l1: a section, written [l1]");
   CHECK(error_of("[[l1]]") == "n.toml:1: l1: a section, written [l1]");
   CHECK(error_of("[rule]\nkeys = \"*\"") == "n.toml:1: rule: written [[rule]], one block for each");
