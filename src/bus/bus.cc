@@ -315,10 +315,10 @@ void Bus::announce(std::string message, uint32_t database, uint64_t sequence) {
 
 void Bus::tell_flush() {
   mailbox_.post([this] {
-    if (state_.load() != State::up || is_queue_full()) return;
-    publisher_.command({"PUBLISH", channel_of(config_.upstream.parsed.database),
-                        unacknowledged(Kind::flush, Cause::bus, {})},
-                       [](redisReply&) {});
+    if (state_.load() != State::up) return;
+    BusMessage flush;
+    flush.kind = Kind::flush;
+    publish(channel_of(config_.upstream.parsed.database), flush, [](redisReply&) {});
   });
 }
 
@@ -556,7 +556,7 @@ void Bus::to_all(Bytes payload) {
     case Kind::flush:
       if (own) return acknowledged(message.number);  // applied when it was sent
       apply(message);
-      if (message.proxy != 0) {
+      if (message.number != 0) {
         BusMessage done;
         done.kind = Kind::acknowledge;
         done.number = message.number;

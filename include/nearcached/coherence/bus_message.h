@@ -24,7 +24,7 @@ struct BusMessage {
     wrote,             ///< items: keys that were written; number: its sequence
     wrote_everything,  ///< a write whose keys nobody knows; number: its sequence
     heartbeat,         ///< number: all messages up to this sequence have been executed
-    invalidate,        ///< items: keys to drop; number: the request, to be acknowledged
+    invalidate,        ///< items: keys to drop; number: the request, to be acknowledged if not 0
     pattern,           ///< items[0]: a glob; likewise
     flush,             ///< drop everything; likewise
     schedules,         ///< the stored schedules have changed
