@@ -121,9 +121,12 @@ void Router::set_mode(Lane& lane, CoherenceMode mode, Bytes why) {
   }
   if (lane.proof.tracking) heartbeat(lane);
   if (&lane != main_lane_ || index_ != 0) return;
-  if (process_.mode.exchange(mode) == mode && before == mode) return;
+  process_.mode.store(mode);
+  const std::string said = std::string(name_of(mode)) + ": " + std::string(why);
+  if (said == mode_said_) return;
+  mode_said_ = said;
   const bool weak = mode == CoherenceMode::ttl || mode == CoherenceMode::publish;
-  log::message(weak ? LogLevel::warn : LogLevel::info, "coherence mode {}: {}", name_of(mode), why);
+  log::message(weak ? LogLevel::warn : LogLevel::info, "coherence mode {}", said);
 }
 
 // In resp3 the lane has proven itself; everything else is decided here, and again whenever the bus

@@ -302,6 +302,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   uint64_t next_serial_ = 1;
   bool records_writes_ = false;  ///< for announcements; also while the mode is not yet decided
   bool announces_ = false;       ///< writes are made known over the bus
+  std::string mode_said_;        ///< what the log was told last of the mode
 
   bool serves_stale_ = false;      ///< a rule has serve_stale
   uint64_t flushes_seen_ = 0;      ///< Process::flushes

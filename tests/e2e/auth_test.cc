@@ -10,15 +10,6 @@ namespace {
 
 bool refused(const std::string& reply) { return reply.rfind("(error)", 0) == 0; }
 
-/// Asks until the answer came from L1.
-bool becomes_hit(const Proxy& proxy, Client& client, const std::string& read) {
-  return wait_until([&] {
-    const uint64_t hits = proxy.count("l1_hits");
-    client(read);
-    return proxy.count("l1_hits") > hits;
-  });
-}
-
 }  // namespace
 
 TEST_CASE("a client never gets what was fetched as another user", "[auth]") {

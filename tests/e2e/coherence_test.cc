@@ -14,13 +14,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// More connections than workers, so that each worker has some.
-std::vector<Client> clients_of(const Proxy& proxy, int count) {
-  std::vector<Client> out;
-  for (int i = 0; i < count; ++i) out.push_back(proxy.client());
-  return out;
-}
-
 std::string bulk(const std::string& value) {
   return "$" + std::to_string(value.size()) + "\r\n" + value + "\r\n";
 }

@@ -57,16 +57,6 @@ const CachedRead kCachedReads[] = {
     {"SET s hello", "MGET s none", "SET none 1"},
 };
 
-/// Asks until an answer comes from L1 (a fill may be refused while an invalidation of the set-up is
-/// on its way); false if none ever does.
-bool becomes_hit(const Proxy& proxy, Client& client, const std::string& read) {
-  return wait_until([&] {
-    const uint64_t hits = proxy.count("l1_hits");
-    client(read);
-    return proxy.count("l1_hits") > hits;
-  });
-}
-
 }  // namespace
 
 TEST_CASE("each cacheable read is answered from L1, and is new after a write around the proxy",

@@ -109,6 +109,11 @@ void RedisServer::start() {
   }
 }
 
+void RedisServer::start(std::vector<std::string> options) {
+  options_ = std::move(options);
+  start();
+}
+
 void RedisServer::freeze() const { process_.signal(SIGSTOP); }
 void RedisServer::thaw() const { process_.signal(SIGCONT); }
 
@@ -152,6 +157,20 @@ Proxy::~Proxy() {
 
 std::string Proxy::info(const std::string& field) const {
   return info_field(client()("INFO nearcached"), field);
+}
+
+bool becomes_hit(const Proxy& proxy, Client& client, const std::string& read) {
+  return wait_until([&] {
+    const uint64_t hits = proxy.count("l1_hits");
+    client(read);
+    return proxy.count("l1_hits") > hits;
+  });
+}
+
+std::vector<Client> clients_of(const Proxy& proxy, int count) {
+  std::vector<Client> out;
+  for (int i = 0; i < count; ++i) out.push_back(proxy.client());
+  return out;
 }
 
 }  // namespace nearcached::e2e

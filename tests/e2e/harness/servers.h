@@ -25,6 +25,8 @@ class RedisServer {
   explicit RedisServer(std::vector<std::string> options = {});
   /// Starts again on the same port after kill(); the data set is empty then.
   void start();
+  /// The same with other options, from now on.
+  void start(std::vector<std::string> options);
   void kill() { process_.kill(); }
   /// SIGSTOP: connections stay open and silent.
   void freeze() const;
@@ -67,6 +69,13 @@ class Proxy {
   std::string log_path_;
   Process process_;
 };
+
+/// Asks until the answer came from L1 (a fill may be refused while an invalidation of the set-up is
+/// on its way). False: it never does.
+bool becomes_hit(const Proxy& proxy, Client& client, const std::string& read);
+
+/// More connections than workers, so that each worker has some.
+std::vector<Client> clients_of(const Proxy& proxy, int count);
 
 /// The ordinary set-up: one Redis, one proxy before it.
 struct Stack {
