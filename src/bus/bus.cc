@@ -62,6 +62,10 @@ bool all_keyspace_events(Bytes flags) {
 
 }  // namespace
 
+std::string probe_prefix(uint64_t proxy_id) {
+  return std::string(kReservedPrefix) + "probe:" + std::to_string(proxy_id) + ":";
+}
+
 uint64_t AnnouncementLog::begin(uint64_t now_ns) {
   std::lock_guard lock(mutex_);
   under_way_.emplace(++last_, now_ns);
@@ -174,6 +178,10 @@ void Bus::on_down(RedisLink& link, Bytes reason) {
   retry_ns_[at] = monotonic_ns() + backoff_ms_[at] * kNsPerMs;
   ++attempt_;
   if (at == 0) subscribed_ = false;
+  if (at == 1) {
+    for (const uint64_t sequence : relayed_) announcements_.end(sequence);
+    relayed_.clear();
+  }
   proofs_.clear();
   if (is_refusal(reason) && !optional) refuse(reason);
   else leave_up(State::down, reason);
@@ -197,6 +205,7 @@ void Bus::leave_up(State state, Bytes reason) {
   keyspace_.store(false);
   peers_.clear();
   peers_known_.store(0);
+  probes_seen_.clear();
   proof_wanted_ = false;
   if (before == State::up) {
     log::warn("bus: {}; everything held is dropped", reason.substr(0, 200));
@@ -292,14 +301,15 @@ void Bus::confirm(std::string probe, std::function<void(bool)> done) {
 
 void Bus::announce(std::string message, uint32_t database, uint64_t sequence) {
   mailbox_.post([this, message = std::move(message), database, sequence] {
-    const bool sent =
-        !is_queue_full() && publisher_.command({"PUBLISH", channel_of(database), message},
-                                               [this, sequence](redisReply& reply) {
-                                                 announcements_.end(sequence);
-                                                 if (reply.type == REDIS_REPLY_ERROR)
-                                                   refuse(text_of(reply));
-                                               });
-    if (!sent) announcements_.end(sequence);  // the others will see a gap
+    const auto answered = [this, sequence](redisReply& reply) {
+      relayed_.erase(sequence);
+      announcements_.end(sequence);
+      if (reply.type == REDIS_REPLY_ERROR) refuse(text_of(reply));
+    };
+    const bool sent = !is_queue_full() &&
+                      publisher_.command({"PUBLISH", channel_of(database), message}, answered);
+    if (sent) relayed_.insert(sequence);
+    else announcements_.end(sequence);  // the others will see a gap
   });
 }
 
@@ -452,7 +462,7 @@ void Bus::from_server(redisReply& payload) {
     return owner_.on_everything(Cause::epoch, "FLUSHALL or FLUSHDB");
   for (size_t i = 0; i < payload.elements; ++i) {
     const Bytes key = text_of(*payload.element[i]);
-    if (key.starts_with(kReservedPrefix) && probes_seen_.size() < kProbesMax)
+    if (key.starts_with(probe_prefix(proxy_id_)) && probes_seen_.size() < kProbesMax)
       probes_seen_.emplace(key);
     owner_.on_invalidate(key, Cause::push);
   }
@@ -479,8 +489,8 @@ void Bus::to_me(Bytes payload) {
     subscriber_id_.store(may_redirect ? id_ : 0);
     state_.store(State::up);
     log::info("bus: up on channel {}", channel_of(config_.upstream.parsed.database));
-    if (std::exchange(been_up_, true))
-      owner_.on_everything(Cause::epoch, "the bus is connected again");
+    // What the others said before is unknown.
+    owner_.on_everything(Cause::epoch, "the bus is connected");
     owner_.on_state();
     owner_.on_schedules();
     keyspace_due_ns_ = heartbeat_due_ns_ = 0;
@@ -519,11 +529,13 @@ void Bus::to_all(Bytes payload) {
     case Kind::wrote_everything:
       if (own) return;  // its own stamps have said so already
       if (mutation::no_push) return;
+      // Who is told by the server need not know whether a peer's message was lost.
+      if (!announcing_.load()) return;
       if (peers_.on_message(message.proxy, message.number, now)) missed("a proxy is new");
       peers_refused_.store(peers_.refused());
       return apply(message);
     case Kind::heartbeat:
-      if (own) return;
+      if (own || !announcing_.load()) return;
       if (peers_.on_heartbeat(message.proxy, message.number, now))
         missed("a proxy is new or a message of its was lost");
       else if (message.cause == Cause::epoch && !mutation::no_gap)

@@ -188,7 +188,7 @@ class Bus final : private RedisLink::Handler {
   bool subscribed_ = false;          ///< all subscriptions have been confirmed
   std::deque<std::string> awaited_;  ///< channels whose confirmation is to come, in order
   std::set<std::string> refused_channels_;
-  bool been_up_ = false;         ///< later connections may have missed something
+  std::set<uint64_t> relayed_;   ///< announcements that the publisher has under way
   bool keyspace_asked_ = false;  ///< the subscriber listens to keyspace events
   uint64_t next_number_ = 1;
   std::deque<Proof> proofs_;
@@ -204,5 +204,7 @@ class Bus final : private RedisLink::Handler {
 
 /// Keys that begin so are the proxies' own: probes, schedules.
 constexpr Bytes kReservedPrefix = "__nearcached:";
+/// What the probes of one proxy begin with.
+std::string probe_prefix(uint64_t proxy_id);
 
 }  // namespace nearcached

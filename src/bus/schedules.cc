@@ -72,7 +72,7 @@ void Schedules::reload() {
 
 // Wakes at the next due time, or to look again: a message that said so may have been missed.
 void Schedules::arm() {
-  uint64_t wait_ms = kReloadMs;
+  uint64_t wait_ms = walked_.empty() ? kReloadMs : 5;
   const uint64_t now = server_now_ms();
   for (const auto& [id, text] : texts_) {
     Schedule schedule;
@@ -86,6 +86,7 @@ void Schedules::arm() {
 void Schedules::on_timer() {
   if (bus_.state() != Bus::State::up || !clock_known_) return;  // on_schedules comes when it is up
   if (firing_) return timer_.start(5, 0);
+  if (!walked_.empty()) return end_walk();
   const uint64_t now = server_now_ms();
   for (const auto& [id, text] : texts_) {
     Schedule schedule;
@@ -100,10 +101,11 @@ void Schedules::try_fire(const std::string& id) {
   link.command({"WATCH", kKey}, [](redisReply&) {});
   const bool asked = link.command({"HGET", kKey, id}, [this, id](redisReply& reply) {
     const auto known = texts_.find(id);
-    if (reply.type == REDIS_REPLY_STRING && known != texts_.end() &&
-        known->second == text_of(reply))
-      return fire(id, known->second);
+    const std::string text = text_of(reply);
+    if (reply.type == REDIS_REPLY_STRING && known != texts_.end() && known->second == text)
+      return fire(id, text);
     bus_.publisher().command({"UNWATCH"}, [](redisReply&) {});
+    if (reply.type != REDIS_REPLY_ERROR) learn(id, text);  // another proxy was faster
     end_fire();
   });
   if (!asked) firing_ = false;
@@ -111,7 +113,14 @@ void Schedules::try_fire(const std::string& id) {
 
 void Schedules::end_fire() {
   firing_ = false;
-  reload();
+  arm();
+}
+
+/// What the record is now; empty: it is gone.
+void Schedules::learn(const std::string& id, const std::string& text) {
+  if (text.empty()) texts_.erase(id);
+  else texts_[id] = text;
+  count_.store(texts_.size());
 }
 
 void Schedules::fire(const std::string& id, const std::string& text) {
@@ -132,9 +141,14 @@ void Schedules::fire(const std::string& id, const std::string& text) {
   }
   const std::string next_text = next.due_ms == 0 ? std::string() : next.to_text();
   const Schedule* unlink = schedule.upstream && !pattern ? &schedule : nullptr;
-  replace(id, next_text, message, unlink, [this, id, next, walks](bool done) {
-    if (done) fired_.fetch_add(1);
-    if (done && walks) start_walk(id, next);
+  replace(id, next_text, message, unlink, [this, id, next, next_text, walks](bool done) {
+    if (!done) {
+      firing_ = false;
+      return reload();
+    }
+    fired_.fetch_add(1);
+    learn(id, next_text);
+    if (walks) start_walk(id, next);
     end_fire();
   });
 }
@@ -171,26 +185,40 @@ void Schedules::start_walk(const std::string& id, const Schedule& claimed) {
 
 // If it went wrong the record stays: its lease ends, and it is tried again.
 void Schedules::walked(const std::string& id, const std::string& claimed_text, bool ok) {
-  if (!ok || bus_.state() != Bus::State::up) return;
-  if (firing_) {
-    mailbox_.post([this, id, claimed_text] { walked(id, claimed_text, true); });
-    return;
-  }
+  if (!ok) return;
+  walked_.push_back({id, claimed_text});
+  arm();
+}
+
+// Gives the record of a finished walk its next time; tried until it is done.
+void Schedules::end_walk() {
   firing_ = true;
   RedisLink& link = bus_.publisher();
+  const auto [id, claimed] = walked_.front();
   link.command({"WATCH", kKey}, [](redisReply&) {});
-  const bool asked = link.command({"HGET", kKey, id}, [this, id, claimed_text](redisReply& reply) {
-    Schedule schedule;
-    if (reply.type != REDIS_REPLY_STRING || text_of(reply) != claimed_text ||
-        !schedule.parse(claimed_text)) {
-      bus_.publisher().command({"UNWATCH"}, [](redisReply&) {});
-      return end_fire();  // removed meanwhile, or another proxy took it on
-    }
-    schedule.due_ms = schedule.next_ms(server_now_ms());
-    schedule.base_ms = 0;
-    replace(id, schedule.due_ms == 0 ? std::string() : schedule.to_text(), {}, nullptr,
-            [this](bool) { end_fire(); });
-  });
+  const bool asked =
+      link.command({"HGET", kKey, id}, [this, id = id, claimed = claimed](redisReply& reply) {
+        Schedule schedule;
+        const std::string text = text_of(reply);
+        if (reply.type == REDIS_REPLY_ERROR) {
+          hold_until_ms_ = server_now_ms() + kHoldMs;
+          return end_fire();
+        }
+        if (text != claimed || !schedule.parse(text)) {
+          bus_.publisher().command({"UNWATCH"}, [](redisReply&) {});
+          walked_.pop_front();  // removed meanwhile, or another proxy took it on
+          learn(id, text);
+          return end_fire();
+        }
+        schedule.due_ms = schedule.next_ms(server_now_ms());
+        schedule.base_ms = 0;
+        const std::string next = schedule.due_ms == 0 ? std::string() : schedule.to_text();
+        replace(id, next, {}, nullptr, [this, id, next](bool done) {
+          if (done) walked_.pop_front();
+          if (done) learn(id, next);
+          end_fire();
+        });
+      });
   if (!asked) firing_ = false;
 }
 

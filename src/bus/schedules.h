@@ -52,6 +52,8 @@ class Schedules {
   void end_fire();
   void start_walk(const std::string& id, const coherence::Schedule& claimed);
   void walked(const std::string& id, const std::string& claimed_text, bool ok);
+  void end_walk();
+  void learn(const std::string& id, const std::string& text);
   void replace(const std::string& id, const std::string& new_text, const std::string& message,
                const coherence::Schedule* unlink, std::function<void(bool done)> then);
   void tell_others();
@@ -67,6 +69,7 @@ class Schedules {
   std::map<std::string, std::string> texts_;  ///< id → record, as last read
   int64_t clock_offset_ms_ = 0;               ///< the upstream's clock − ours (monotonic)
   bool clock_known_ = false;
+  std::deque<std::pair<std::string, std::string>> walked_;  ///< id, record: to be moved on
   bool firing_ = false;         ///< a transaction is under way: WATCH belongs to the connection
   uint64_t hold_until_ms_ = 0;  ///< nothing is tried before, after a transaction was refused
   uint64_t next_question_ = 1;

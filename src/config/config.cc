@@ -89,12 +89,25 @@ Result<void> Loader::check_orderings() {
   return {};
 }
 
+// What the bus listens to itself would be taken for its own messages.
+Result<void> Loader::check_subscriptions() {
+  const std::string& own = config_.coherence.channel;
+  for (const EventSubscription& event : config_.subscriptions)
+    for (const std::string& reserved :
+         {own + ":", own + ".to.", std::string("__redis__:"), std::string("__keyspace@")})
+      if (event.channel.starts_with(reserved))
+        return Error{"[[subscribe]]: subscribe.channel = \"" + event.channel +
+                     "\": channels that begin with \"" + reserved + "\" are the bus's own"};
+  return {};
+}
+
 Result<Config> Loader::finish() {
   // A smaller --max-staleness alone must be a working configuration.
   auto& coherence = config_.coherence;
   if (!subjects_.contains(find_config_key("coherence", "heartbeat")))
     coherence.heartbeat_ms = std::clamp<uint64_t>(coherence.max_staleness_ms / 5, 1, 100);
   if (const Result<void> ordered = check_orderings(); !ordered) return ordered.error();
+  if (const Result<void> checked = check_subscriptions(); !checked) return checked.error();
   return std::move(config_);
 }
 

@@ -25,6 +25,7 @@ class Loader {
  private:
   friend class TomlReader;
   Result<void> check_orderings();
+  Result<void> check_subscriptions();
 
   Config config_;
   std::map<const Key*, std::string> subjects_;  ///< of the keys that were set

@@ -49,7 +49,7 @@ void Router::announce_key(Lane& lane, Bytes key) {
 
 /// `pending.writes` is there already.
 void Router::announce_everything(Link& link, Pending& pending) {
-  if (!announces_) return;
+  if (!records_writes_) return;
   if (link.kind == Link::Kind::pin) pending.writes->announced_everything = true;
   else static_cast<Lane&>(link).announced_everything = true;
 }
@@ -65,6 +65,14 @@ void Router::send_announcements() {
     if (lane->announced_everything || !lane->announced_keys.empty()) send_announcement(*lane);
 }
 
+// The mode turned out to be one in which the server tells.
+void Router::forget_announcements() {
+  for (const auto& lane : lanes_) {
+    lane->announced_keys.clear();
+    lane->announced_everything = false;
+  }
+}
+
 void Router::send_announcement(Lane& lane) {
   coherence::BusMessage message;
   message.kind = lane.announced_everything ? coherence::BusMessage::Kind::wrote_everything
@@ -75,6 +83,13 @@ void Router::send_announcement(Lane& lane) {
   if (lane.announced_everything) message.items.clear();
   std::string bytes;
   encode(message, bytes);
+  // Redis closes a subscriber that has 32 MB of messages to take (client-output-buffer-limit).
+  if (bytes.size() > coherence::kMessageBytesMax) {
+    message.kind = coherence::BusMessage::Kind::wrote_everything;
+    message.items.clear();
+    bytes.clear();
+    encode(message, bytes);
+  }
   lane.announced_keys.clear();
   lane.announced_everything = false;
   if (mutation::no_announce) return process_.bus->announcements().end(message.number);

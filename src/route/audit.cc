@@ -16,10 +16,19 @@ namespace {
 
 // Sets and hashes come in the order of a hash table, which Redis may rebuild at any time: the sum
 // of their elements' hashes says whether they are the same.
-uint64_t digest(Bytes reply, bool unordered) {
+enum class Order : uint8_t { kept, none, of_pairs };
+
+Order order_of(Bytes command) {
+  if (command == "hgetall") return Order::of_pairs;
+  for (const Bytes name : {"smembers", "hkeys", "hvals", "sinter", "sunion", "sdiff"})
+    if (command == name) return Order::none;
+  return Order::kept;
+}
+
+uint64_t digest(Bytes reply, Order order) {
   const bool aggregate = !reply.empty() && (reply[0] == '~' || reply[0] == '%' || reply[0] == '*');
-  if (!aggregate || !(unordered || reply[0] != '*')) return hash_key(reply, 0);
-  const size_t width = reply[0] == '%' ? 2 : 1;
+  if (!aggregate || order == Order::kept) return hash_key(reply, 0);
+  const size_t width = order == Order::of_pairs ? 2 : 1;
   const size_t header = reply.find("\r\n") + 2;
   uint64_t sum = hash_key(reply.substr(0, header), 0);
   reply.remove_prefix(header);
@@ -51,7 +60,7 @@ struct Audit final : ReplyHandler {
   CoherenceMode mode = CoherenceMode::off;
   uint64_t hash = 0;
   uint16_t command = 0;
-  bool unordered = false;
+  Order order = Order::kept;
   std::string key;
   uint64_t stamp = 0;
   uint64_t filled_ms = 0, expires_ms = 0, served_ms = 0;
@@ -64,20 +73,19 @@ void Router::begin_audit(Lane& lane, Bytes wire, const L1Key& key, const L1Hit& 
     stats_.limit_audits_hit.add();
     return;
   }
-  const Bytes name = command_name(key.command);
   auto audit = std::make_unique<Audit>(*this);
   audit->serial = lane.serial;
   audit->space = key.space;
   audit->mode = lane.mode;
   audit->hash = key.hash;
   audit->command = key.command;
-  audit->unordered = name == "hkeys" || name == "hvals";
+  audit->order = order_of(command_name(key.command));
   audit->key.assign(key.key);
   audit->stamp = hit.stamp;
   audit->filled_ms = hit.filled_ms;
   audit->expires_ms = hit.expires_ms;
   audit->served_ms = now_ns_ / kNsPerMs;
-  audit->served_digest = digest(hit.reply, audit->unordered);
+  audit->served_digest = digest(hit.reply, audit->order);
   Pending pending;
   pending.kind = Pending::Kind::whole;
   pending.read_only = true;
@@ -91,7 +99,7 @@ void Router::on_audit_reply(std::unique_ptr<Audit> audit, Bytes reply, Bytes fai
   --audits_;
   if (!failure.empty() || reply.starts_with("-")) return;
   stats_.audit_checked.add();
-  if (digest(reply, audit->unordered) == audit->served_digest || is_excused(*audit)) return;
+  if (digest(reply, audit->order) == audit->served_digest || is_excused(*audit)) return;
   if (!via_bus(audit->mode)) return end_audit(*audit);
   ++audits_;
   std::shared_ptr<Audit> waiting = std::move(audit);

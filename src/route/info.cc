@@ -86,6 +86,11 @@ std::string Router::info_section() const {
          ratio(sum(&Stats::l1_hits), sum(&Stats::l1_hits) + sum(&Stats::l1_misses)));
   NEARCACHED_COUNTERS(X)
 #undef X
+  line("invalidations_total",
+       std::to_string(sum(&Stats::invalidations_write) + sum(&Stats::invalidations_push) +
+                      sum(&Stats::invalidations_bus) + sum(&Stats::invalidations_pattern) +
+                      sum(&Stats::invalidations_scheduled) + sum(&Stats::invalidations_event) +
+                      sum(&Stats::invalidations_expiry) + sum(&Stats::invalidations_epoch)));
   std::string reasons;
   for (const auto& [reason, count] : process_.epoch_reasons())
     reasons.append(reasons.empty() ? "" : ";")

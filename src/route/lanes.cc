@@ -85,9 +85,7 @@ Lane* Router::lane_for(const std::shared_ptr<const Identity>& identity, uint32_t
                      (wish == CoherenceMode::automatic || wish == CoherenceMode::resp3);
   // The server is the same for every user, and others may not be allowed to write the probe.
   if (options.tracking && *identity == *default_identity_)
-    options.probe_key = std::string(kReservedPrefix) +
-                        "probe:" + std::to_string(process_.bus->proxy_id()) + ":" +
-                        std::to_string(index_);
+    options.probe_key = probe_prefix(process_.bus->proxy_id()) + std::to_string(index_);
   lane->connection = std::make_unique<Connection>(loop_, *this, std::move(options));
   lane->connection->owner_data = static_cast<Link*>(lane.get());
   lane->connection->connect();

@@ -110,7 +110,9 @@ void Router::set_mode(Lane& lane, CoherenceMode mode, Bytes why) {
     announces_ = wish == CoherenceMode::publish || wish == CoherenceMode::keyspace ||
                  (wish == CoherenceMode::automatic && mode != CoherenceMode::resp3 &&
                   mode != CoherenceMode::redirect && mode != CoherenceMode::ttl);
+    records_writes_ = announces_;
     if (announces_) process_.bus->set_announcing();
+    else forget_announcements();
     if (before != mode)
       for (const auto& other : lanes_)
         if (other.get() != main_lane_ && other->connection->up() && other->resp == 3 &&
@@ -150,7 +152,8 @@ void Router::choose_mode(Lane& lane) {
   }
   const bool may_redirect = automatic || wish == CoherenceMode::redirect;
   if (may_redirect && process_.bus->subscriber_id() == 0)
-    lane.no_redirect = "the proxy's user may not subscribe to __redis__:invalidate";
+    lane.no_redirect =
+        "the proxy's user may not ask CLIENT ID or subscribe to __redis__:invalidate";
   if (may_redirect && lane.no_redirect.empty()) return try_redirect(lane);
   if (wish == CoherenceMode::redirect)
     return set_mode(lane, CoherenceMode::off, lane.no_redirect + "; everything is passed through");
@@ -207,9 +210,8 @@ void Router::try_redirect(Lane& lane) {
 
 void Router::prove_redirect(Lane& lane, uint64_t subscriber) {
   const uint64_t serial = lane.serial;
-  const std::string probe = std::string(kReservedPrefix) +
-                            "probe:" + std::to_string(process_.bus->proxy_id()) + ":" +
-                            std::to_string(index_) + ":" + std::to_string(serial);
+  const std::string probe = probe_prefix(process_.bus->proxy_id()) + std::to_string(index_) + ":" +
+                            std::to_string(serial);
   Connection& connection = *lane.connection;
   const auto ask = [&](std::initializer_list<Bytes> args, ReplyTask::Callback callback) {
     connection.send(args, ReplyTask::pending(std::move(callback), now_ns_));

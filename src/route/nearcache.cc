@@ -65,6 +65,15 @@ Options take_options(std::span<const Bytes>& args, size_t keep) {
   return options;
 }
 
+constexpr Bytes kTooLong =
+    "-ERR more than 1 MiB of keys at once: send several commands, or a PATTERN\r\n";
+
+bool is_too_long(std::span<const Bytes> args) {
+  size_t bytes = 0;
+  for (const Bytes arg : args) bytes += arg.size() + sizeof(uint32_t);
+  return bytes + 64 > coherence::kMessageBytesMax;
+}
+
 bool to_number(Bytes text, uint64_t& number) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   return error == std::errc() && end == text.data() + text.size();
@@ -192,6 +201,7 @@ void Router::invalidate_everywhere(const Explicit& what, const Answerer& answer)
 
 void Router::invalidate_command(Session& session, std::span<const Bytes> args) {
   const Options options = take_options(args, 3);
+  if (is_too_long(args)) return session.reply(kTooLong);
   std::vector<std::string> keys(args.begin() + 2, args.end());
   std::vector<Bytes> probe{"EXISTS"};
   probe.insert(probe.end(), args.begin() + 2, args.end());
@@ -233,6 +243,7 @@ void Router::invalidate_command(Session& session, std::span<const Bytes> args) {
 void Router::pattern_command(Session& session, std::span<const Bytes> args) {
   const Options options = take_options(args, 3);
   if (args.size() != 3) return session.reply(kSyntax);
+  if (is_too_long(args)) return session.reply(kTooLong);
   Explicit what{BusMessage::Kind::pattern,
                 Cause::pattern,
                 {std::string(args[2])},
@@ -276,6 +287,7 @@ void Router::flush_command(Session& session, std::span<const Bytes> args) {
 }
 
 void Router::schedule_command(Session& session, std::span<const Bytes> args) {
+  if (is_too_long(args)) return session.reply(kTooLong);
   Schedule schedule;
   const bool pattern = equals_upper(args[2], "PATTERN");
   if (!pattern && !equals_upper(args[2], "INVALIDATE")) return session.reply(kSyntax);

@@ -155,7 +155,7 @@ void Router::unlink_keys(Lane& lane, const std::vector<std::string>& keys,
     args.push_back(key);
     marks->hashes.push_back(hash_key(key, process_.hash_seed));
     process_.stamps.begin_write(marks->hashes.back());
-    if (announces_) announce_key(lane, Bytes(key));
+    if (records_writes_) announce_key(lane, Bytes(key));
   }
   stats_.invalidations_write.add(keys.size());
   Buffer wire;

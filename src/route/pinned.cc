@@ -241,7 +241,7 @@ void Router::queue_transaction(Session& session, const Command* command,
   for (const KeyRef& key : keys_)
     if (key.write) {
       pin.writes.push_back(hash_key(args[key.arg], process_.hash_seed));
-      if (announces_) pin.written_keys.emplace_back(args[key.arg]);
+      if (records_writes_) pin.written_keys.emplace_back(args[key.arg]);
     }
   if (pin.writes.size() > process_.config.limits.transaction_keys) {
     stats_.limit_transaction_keys_hit.add();
@@ -261,14 +261,14 @@ PinEvent Router::end_transaction(Pin& pin, Pending& pending, bool exec, Bytes& w
     if (pin.writes_unknown && writes_unseen()) pin.writes_everything = true;
     pending.fence = pin.writes_unknown && !pin.writes_everything;
     pin.changing = !pin.selects.empty();
-    if (pin.writes_everything) process_.stamps.begin_write_all();
+    if (pin.writes_everything) process_.begin_write_all();
     for (const uint64_t hash : pin.writes) process_.stamps.begin_write(hash);
     if (pin.writes_everything || !pin.writes.empty()) {
       pending.writes = std::make_unique<WriteMarks>();
       pending.writes->hashes = std::move(pin.writes);
       pending.writes->announced_keys = std::move(pin.written_keys);
       pending.writes->all = pin.writes_everything;
-      pending.writes->announced_everything = announces_ && pin.writes_everything;
+      pending.writes->announced_everything = records_writes_ && pin.writes_everything;
     }
   } else {
     pin.selects.clear();

@@ -56,6 +56,11 @@ struct Process final : public Bus::Owner {
   using Patterns = std::vector<std::shared_ptr<const coherence::Pattern>>;
   std::atomic<uint64_t> patterns_version{0};
   Patterns patterns() const;
+  /// A write of everything, or of what nobody knows, goes out. Any thread.
+  void begin_write_all() {
+    flushes.fetch_add(1);
+    stamps.begin_write_all();
+  }
   /// NEARCACHE FLUSH LOCAL, on a worker.
   void flush_here(Stats& counters);
   /// As on_pattern, for a pattern that is accepted by a worker and for this process only.

@@ -43,6 +43,9 @@ Router::Router(Process& process, Loop& loop, unsigned index)
     rule_value_max_ = std::max(rule_value_max_, rule.value_bytes_max.value_or(0));
   for (const Rule& rule : process.config.rules)
     serves_stale_ = serves_stale_ || rule.serve_stale_ms.value_or(0) > 0;
+  const CoherenceMode wish = process.config.coherence.mode;
+  records_writes_ = wish == CoherenceMode::automatic || wish == CoherenceMode::publish ||
+                    wish == CoherenceMode::keyspace;
   hits_until_audit_ = process.config.coherence.audit_every;
   now_ns();
   set_table(CommandTable::builtin());
@@ -380,7 +383,7 @@ void Router::mark_writes(Pending& pending, Link& link, const Command* command,
   }
   if (effect == Effect::everything) {
     pending.fence = false;
-    process_.stamps.begin_write_all();
+    process_.begin_write_all();
     pending.writes = std::make_unique<WriteMarks>();
     pending.writes->all = true;
     stats_.invalidations_write.add();
@@ -391,7 +394,7 @@ void Router::mark_writes(Pending& pending, Link& link, const Command* command,
     const uint64_t hash = hash_key(args[key.arg], process_.hash_seed);
     process_.stamps.begin_write(hash);
     stats_.invalidations_write.add();
-    if (announces_) announce_key(link, pending, args[key.arg]);
+    if (records_writes_) announce_key(link, pending, args[key.arg]);
     if (!pending.one_write && pending.writes == nullptr) {
       pending.one_write = true;
       pending.write_hash = hash;

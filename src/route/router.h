@@ -144,6 +144,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void announce_everything(Link& link, Pending& pending);
   void announce_late(const WriteMarks& marks);
   void send_announcements();
+  void forget_announcements();
   void send_announcement(Lane& lane);
   void write_was_lost(bool everything);
 
@@ -299,7 +300,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   uint64_t seen_all_ = 0;        ///< the process-wide stamp the spaces were made under
   uint32_t next_space_ = 1;
   uint64_t next_serial_ = 1;
-  bool announces_ = false;  ///< writes are made known over the bus
+  bool records_writes_ = false;  ///< for announcements; also while the mode is not yet decided
+  bool announces_ = false;       ///< writes are made known over the bus
 
   bool serves_stale_ = false;      ///< a rule has serve_stale
   uint64_t flushes_seen_ = 0;      ///< Process::flushes

@@ -38,6 +38,9 @@ struct BusMessage {
   std::vector<Bytes> items;
 };
 
+/// Longer ones are not sent: Redis gives up a subscriber that falls 32 MB behind.
+inline constexpr size_t kMessageBytesMax = 1 << 20;
+
 /// Appends to `out`.
 void encode(const BusMessage& message, std::string& out);
 /// False: not a message. The items are views into `bytes`.

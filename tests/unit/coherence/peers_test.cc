@@ -138,14 +138,6 @@ TEST_CASE("one silent peer does not take the others with it", "[peers]") {
   CHECK_FALSE(peers.on_heartbeat(2, 0, 1'000 + kSilence));
 }
 
-TEST_CASE("who said goodbye is not missed", "[peers]") {
-  PeerTable peers = knowing(3, 1'000);
-  peers.on_goodbye(kPeer);
-  peers.on_goodbye(12'345);
-  CHECK(peers.size() == 0);
-  CHECK_FALSE(peers.expire(1'000 + 10 * kSilence));
-}
-
 TEST_CASE("of a peer too many every word counts as missed, until there is room", "[peers]") {
   PeerTable peers(2, kSilence);
   CHECK(peers.on_heartbeat(1, 0, 0));
@@ -158,9 +150,9 @@ TEST_CASE("of a peer too many every word counts as missed, until there is room",
   CHECK(peers.refused() == 6);
   CHECK(peers.size() == 2);
   CHECK_FALSE(peers.on_message(1, 1, 0));
-  peers.on_goodbye(2);
-  CHECK(peers.on_heartbeat(3, 0, 0));
-  CHECK_FALSE(peers.on_heartbeat(3, 0, 0));
+  CHECK(peers.expire(kSilence));
+  CHECK(peers.on_heartbeat(3, 0, kSilence));
+  CHECK_FALSE(peers.on_heartbeat(3, 0, kSilence));
 }
 
 TEST_CASE("after clear nothing is known of anybody", "[peers]") {
