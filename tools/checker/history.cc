@@ -23,10 +23,11 @@ void KeyHistory::begin(uint64_t number, size_t place, bool erases) {
   writes_.push_back({number, place, erases, 0});
 }
 
-void KeyHistory::acknowledged(uint64_t number) {
+void KeyHistory::executed(uint64_t number) {
   const std::lock_guard lock(mutex_);
   const auto next = behind(number);
-  writes_[static_cast<size_t>(next - writes_.begin()) - 1].acknowledged_ns = now_ns();
+  Write& write = writes_[static_cast<size_t>(next - writes_.begin()) - 1];
+  if (write.executed_ns == 0) write.executed_ns = now_ns();
 }
 
 size_t KeyHistory::place_of(uint64_t number) const {
@@ -52,7 +53,7 @@ uint64_t KeyHistory::last_up_to(uint64_t number, const std::vector<bool>& ordere
   const std::lock_guard lock(mutex_);
   for (auto w = behind(number); w != writes_.begin();) {
     --w;
-    if (ordered[w->place] && (w->acknowledged_ns != 0 || !certain)) return w->number;
+    if (ordered[w->place] && (w->executed_ns != 0 || !certain)) return w->number;
   }
   return 0;
 }
@@ -62,10 +63,10 @@ uint64_t KeyHistory::last() const {
   return writes_.empty() ? 0 : writes_.back().number;
 }
 
-uint64_t KeyHistory::last_acknowledged() const {
+uint64_t KeyHistory::last_executed() const {
   const std::lock_guard lock(mutex_);
   for (auto w = writes_.rbegin(); w != writes_.rend(); ++w)
-    if (w->acknowledged_ns != 0) return w->number;
+    if (w->executed_ns != 0) return w->number;
   return 0;
 }
 
@@ -74,8 +75,8 @@ std::array<KeyHistory::Replaced, 2> KeyHistory::replaced(uint64_t number) const 
   std::array<Replaced, 2> found{};
   for (auto w = behind(number); w != writes_.end(); ++w) {
     Replaced& one = found[w->erases ? 1 : 0];
-    if (one.ns == 0 && w->acknowledged_ns != 0) one = {w->place, w->acknowledged_ns};
-    if (!w->erases) break;  // a later one by the same writer was acknowledged later
+    if (one.ns == 0 && w->executed_ns != 0) one = {w->place, w->executed_ns};
+    if (!w->erases) break;  // a later one by the same writer was executed later
   }
   return found;
 }

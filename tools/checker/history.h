@@ -21,7 +21,8 @@ class KeyHistory {
  public:
   /// Numbers grow. `erases`: afterwards the key does not exist.
   void begin(uint64_t number, size_t place, bool erases = false);
-  void acknowledged(uint64_t number);
+  /// Redis has executed it: it was acknowledged, or somebody has read it.
+  void executed(uint64_t number);
 
   /// The place that the write was made at; `nowhere` for 0, the state before all writes, and for a
   /// number that was never written.
@@ -35,13 +36,13 @@ class KeyHistory {
   };
   Nil nil(uint64_t at_least) const;
   /// The last write numbered `number` or less whose place is ordered; 0 if there is none.
-  /// `certain`: only among those that were acknowledged.
+  /// `certain`: only among those known to have been executed.
   uint64_t last_up_to(uint64_t number, const std::vector<bool>& ordered, bool certain) const;
   uint64_t last() const;
-  uint64_t last_acknowledged() const;
+  uint64_t last_executed() const;
 
-  /// When writes behind `number` were acknowledged: the first of the key's own writer, and the
-  /// first erasure.
+  /// Since when writes behind `number` are known: the first of the key's own writer, and the first
+  /// erasure.
   struct Replaced {
     size_t place = nowhere;
     int64_t ns = 0;
@@ -53,7 +54,7 @@ class KeyHistory {
     uint64_t number;
     size_t place;
     bool erases;
-    int64_t acknowledged_ns;  ///< 0: not yet, or it failed and nobody knows whether it was executed
+    int64_t executed_ns;  ///< since when that is known; 0: it is not
   };
   std::vector<Write>::const_iterator behind(uint64_t number) const;
   mutable std::mutex mutex_;

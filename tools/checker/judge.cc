@@ -7,7 +7,8 @@
 //                     key; and if that connection has seen number s of a writer, on whatever key,
 //                     it is not older than this key's last write up to s;
 //   staleness         how long before the read was sent the next write to this key had been
-//                     acknowledged: the least age that the overwritten value can have had.
+//                     acknowledged, or read by somebody: the least age that the overwritten value
+//                     can have had.
 // Comparing with what Redis itself holds at the same moment would prove nothing: there is no same
 // moment. Elements of one MGET are judged against earlier replies, not against each other: several
 // keys at once are no snapshot, and none is promised.
@@ -38,8 +39,8 @@ void Results::add(const Results& other) {
                           other.stale_ns[kind].end());
 }
 
-Judge::Judge(const KeySpace& keys, const Promise& promise, size_t endpoint,
-             std::string endpoint_name, size_t writers, bool certain_only, Results& results)
+Judge::Judge(KeySpace& keys, const Promise& promise, size_t endpoint, std::string endpoint_name,
+             size_t writers, bool certain_only, Results& results)
     : keys_(keys),
       promise_(promise),
       endpoint_(endpoint),
@@ -82,13 +83,14 @@ void Judge::new_session() {
 }
 
 Judge::Shown Judge::judge_one(const Expected& expected, uint64_t value) {
-  const Key& key = keys_[expected.key];
+  Key& key = keys_[expected.key];
   ++results_.reads;
   if (value != 0 && key.history.place_of(value) == KeyHistory::nowhere) {
     ++results_.never_written;
     tell("never written", key, value, key.history.last());
     return {0, 0};
   }
+  if (value != 0) key.history.executed(value);
   const auto here = seen_here_.find(expected.key);
   const uint64_t seen =
       std::max(here == seen_here_.end() ? 0 : here->second,

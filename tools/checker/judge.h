@@ -44,7 +44,7 @@ class Judge {
  public:
   /// `certain_only`: requests may fail, so an unacknowledged write may be missing although a later
   /// one of the same writer was seen.
-  Judge(const KeySpace& keys, const Promise& promise, size_t endpoint, std::string endpoint_name,
+  Judge(KeySpace& keys, const Promise& promise, size_t endpoint, std::string endpoint_name,
         size_t writers, bool certain_only, Results& results);
 
   /// To be called before the read is sent: what it has to see at least.
@@ -72,7 +72,7 @@ class Judge {
   void judge_staleness(const Expected& expected, uint64_t number);
   void tell(const char* what, const Key& key, uint64_t value, uint64_t at_least) const;
 
-  const KeySpace& keys_;
+  KeySpace& keys_;
   const Promise& promise_;
   const size_t endpoint_;
   const std::string endpoint_name_;

@@ -127,7 +127,7 @@ void Run::settle(const std::vector<Begun>& begun, size_t place, bool acknowledge
       ++unknown_writes_;
       continue;
     }
-    key.history.acknowledged(write.number);
+    key.history.executed(write.number);
     if (place < options_.endpoints.size()) key.acknowledged[place] = write.number;
   }
 }
@@ -178,7 +178,7 @@ void Run::write(size_t writer) {
 /// One reader's connections, one after the other, and what they were told.
 class Run::Reading {
  public:
-  Reading(const Run& run, size_t endpoint, unsigned reader)
+  Reading(Run& run, size_t endpoint, unsigned reader)
       : run_(run),
         options_(run.options_),
         endpoint_(endpoint),
@@ -286,7 +286,7 @@ class Run::Reading {
     return true;
   }
 
-  const Run& run_;
+  Run& run_;
   const Options& options_;
   const size_t endpoint_;
   std::mt19937_64 random_;
@@ -309,7 +309,7 @@ void Run::read(size_t endpoint, unsigned reader) {
 void Run::heal() {
   due_when_healed_.clear();
   for (size_t key = 0; key < keys_.size(); ++key)
-    due_when_healed_.push_back(keys_[key].history.last_acknowledged());
+    due_when_healed_.push_back(keys_[key].history.last_executed());
   healed_ns_ = now_ns();
 }
 
@@ -321,7 +321,7 @@ void Run::flush_around() {
     keys_[key].history.begin(numbers_[keys_[key].writer], options_.endpoints.size(), true);
   require_no_error(*redis.ask({"FLUSHALL"}));
   for (size_t key = 0; key < keys_.size(); ++key)
-    keys_[key].history.acknowledged(numbers_[keys_[key].writer]);
+    keys_[key].history.executed(numbers_[keys_[key].writer]);
 }
 
 void Run::obey(const std::string& line) {
@@ -354,7 +354,7 @@ void Run::fetch_truth() {
     const KeyHistory& history = keys_[key].history;
     truth_.push_back(redis ? value_of(*redis->ask({"GET", keys_[key].name})) : history.last());
     const uint64_t number = truth_.back() == 0 ? history.nil(0).last : truth_.back();
-    if (number < history.last_acknowledged()) ++outcome_.lost_writes;
+    if (number < history.last_executed()) ++outcome_.lost_writes;
   }
 }
 
