@@ -11,8 +11,8 @@ namespace nearcached {
 namespace coherence {
 
 LaneProof over_bus(LaneProof lane, uint64_t bus_ns) {
+  lane.link_ns = mutation::no_bus_proof ? UINT64_MAX : bus_ns;
   if (mutation::no_bus_proof) return lane;
-  lane.link_ns = bus_ns;
   lane.master_ns = std::min(lane.master_ns, bus_ns);
   return lane;
 }

@@ -170,8 +170,8 @@ void Router::release_flight(Flight& flight) {
 
 // Stores what a read brought, if the rules allow it. `pttl_reply` is PTTL's, or empty if it was
 // lost.
-bool Router::keep(const L1Key& key, const coherence::FillStart& start, const Lane& lane,
-                  Bytes reply, Bytes pttl_reply) {
+bool Router::keep(const L1Key& key, const coherence::FillStart& start, Lane& lane, Bytes reply,
+                  Bytes pttl_reply) {
   if (pttl_reply.size() < 4 || pttl_reply[0] != ':') return false;
   int64_t pttl = 0;
   std::from_chars(pttl_reply.data() + 1, pttl_reply.data() + pttl_reply.size(), pttl);
@@ -201,6 +201,7 @@ bool Router::keep(const L1Key& key, const coherence::FillStart& start, const Lan
                     verdict.negative};
   if (!l1_.put(key, fill, now_ns_ / kNsPerMs)) return false;
   stats_.l1_fills.add();
+  ++lane.space_fills;
   return true;
 }
 

@@ -238,7 +238,10 @@ void Router::heartbeat(Lane& lane) {
                     sent_ns));
 }
 
-void Router::renew_space(Lane& lane) { lane.proof.space = next_space_++; }
+void Router::renew_space(Lane& lane) {
+  lane.proof.space = next_space_++;
+  lane.space_fills = 0;
+}
 
 void Router::drop_space(Lane& lane, Bytes reason) {
   renew_space(lane);

@@ -245,6 +245,7 @@ void Router::prove_redirect(Lane& lane, uint64_t subscriber) {
 
 void Router::on_bus_state() {
   now_ns();
+  catch_up();
   for (const auto& lane : lanes_) {
     if (!lane->connection->up() || lane->resp != 3 || lane->mode == CoherenceMode::resp3) continue;
     lane->no_redirect.clear();

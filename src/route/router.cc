@@ -293,11 +293,13 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   const Resp2Rule rule =
       session.resp == 2 ? resp2_rule_of(command, request.args) : Resp2Rule::null_bulk;
   if (rule == Resp2Rule::unknown) return relay(session, request, &command);
-  const bool settled = catch_up();
   const Lane& lane = *session.lane;
+  // The proof before what it vouches for: the bus may bring both between two looks.
+  const bool proven = serves_hits(session, lane);
+  const bool settled = catch_up();
   l1_key.space = lane.proof.space;
   const bool has_waited = std::exchange(session.parked, false);
-  if (settled && serves_hits(session, lane)) {
+  if (settled && proven) {
     if (serve(session, request, l1_key, rule)) return Outcome::done;
   } else if (settled && !has_waited && parks(session, lane)) {
     L1Hit hit;

@@ -173,7 +173,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   static constexpr size_t kFreeFlightsMax = 1024;
   Flight* find_flight(const L1Key& key);
   void unlink_flight(Flight& flight);
-  bool keep(const L1Key& key, const coherence::FillStart& start, const Lane& lane, Bytes reply,
+  bool keep(const L1Key& key, const coherence::FillStart& start, Lane& lane, Bytes reply,
             Bytes pttl_reply);
 
   // mget.cc

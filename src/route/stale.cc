@@ -12,7 +12,8 @@ void Router::remember_space(Lane& lane) {
   if (!serves_stale_ || !lane.proof.tracking) return;
   uint64_t proof_ns = lane.proof.master_ns;
   if (via_bus(lane.mode)) proof_ns = std::min(proof_ns, process_.bus->last_proof_ns());
-  if (proof_ns <= lane.stale_proof_ns) return;  // never proven, or of an attempt that failed
+  // The bus and the link go one after the other: what is empty by then replaces nothing.
+  if (proof_ns == 0 || lane.space_fills == 0) return;
   lane.stale_space = lane.proof.space;
   lane.stale_proof_ns = proof_ns;
 }

@@ -24,9 +24,9 @@ struct StaleScene {
                "[[rule]]\nkeys = \"s:*\"\nserve_stale = \"1m\"\n"
                "[[rule]]\nkeys = \"brief:*\"\nserve_stale = \"800ms\"\n");
     proxy = std::make_unique<Proxy>(
-        redis.port(),
-        std::vector<std::string>{"-c", dir.path() + "/n.toml", "--set", "coherence.mode=" + mode,
-                                 "--set", "upstream.reconnect_max=50ms"});
+        redis.port(), std::vector<std::string>{
+                          "-c", dir.path() + "/n.toml", "--set", "coherence.mode=" + mode, "--set",
+                          "upstream.reconnect_max=50ms", "--set", "upstream.connect_timeout=60ms"});
     REQUIRE(wait_until([&] { return proxy->info("coherence_mode") == mode; }));
     clients = clients_of(*proxy, 4);
   }
