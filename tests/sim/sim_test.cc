@@ -1,0 +1,69 @@
+// The claims of the simulator. How many schedules: NEARCACHED_SIM_SCHEDULES (default 10,000; fewer
+// under a sanitizer, tests/sim/meson.build). NEARCACHED_MUTATION switches a mechanism off, as in
+// the program: then the first claim must fall.
+#define CATCH_CONFIG_RUNNER
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <cstdlib>
+
+#include "nearcached/coherence/mutations.h"
+#include "sim/schedule.h"
+
+using namespace nearcached::sim;
+
+namespace {
+
+uint64_t schedules() {
+  const char* text = std::getenv("NEARCACHED_SIM_SCHEDULES");
+  return text == nullptr ? 10'000 : std::strtoull(text, nullptr, 10);
+}
+
+std::string tail_of(const std::vector<std::string>& trace) {
+  std::string text;
+  for (size_t i = trace.size() - std::min<size_t>(trace.size(), 30); i < trace.size(); ++i)
+    text += "\n" + trace[i];
+  return text;
+}
+
+/// Runs all schedules of a mode; ends at the first that breaks a promise, with its trace.
+Counts run_all(ScheduleOptions options) {
+  Counts total;
+  for (uint64_t seed = 1; seed <= schedules(); ++seed) {
+    const Outcome outcome = run_schedule(options, seed);
+    total += outcome.counts;
+    if (!outcome.violation) continue;
+    options.tracing = true;
+    const Outcome again = run_schedule(options, seed);
+    FAIL("seed " << seed << " violates " << outcome.violation->guarantee << ": "
+                 << outcome.violation->what << tail_of(again.trace));
+  }
+  return total;
+}
+
+}  // namespace
+
+TEST_CASE("no schedule breaks a promise over resp3", "[sim]") {
+  const Counts total = run_all({});
+  // A cache that never answers keeps every promise.
+  CHECK(total.hits > total.reads / 5);
+  CHECK(total.joined > total.reads / 1000);
+}
+
+TEST_CASE("a schedule replays event by event", "[sim]") {
+  ScheduleOptions options;
+  options.tracing = true;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    const Outcome first = run_schedule(options, seed);
+    REQUIRE_FALSE(first.trace.empty());
+    REQUIRE(run_schedule(options, seed).trace == first.trace);
+  }
+}
+
+int main(int argc, char** argv) {
+  const char* name = std::getenv("NEARCACHED_MUTATION");
+  if (name != nullptr && !nearcached::mutation::enable(name)) {
+    std::fprintf(stderr, "no mutation %s in this build\n", name);
+    return 2;
+  }
+  return Catch::Session().run(argc, argv);
+}
