@@ -9,6 +9,7 @@
 #include "nearcached/coherence/mutations.h"
 #include "sim/schedule.h"
 
+using namespace nearcached;
 using namespace nearcached::sim;
 
 namespace {
@@ -47,6 +48,20 @@ TEST_CASE("no schedule breaks a promise over resp3", "[sim]") {
   // A cache that never answers keeps every promise.
   CHECK(total.hits > total.reads / 5);
   CHECK(total.joined > total.reads / 1000);
+}
+
+TEST_CASE("no schedule breaks a promise over redirect", "[sim]") {
+  ScheduleOptions options;
+  options.mode = CoherenceMode::redirect;
+  const Counts total = run_all(options);
+  CHECK(total.hits > total.reads / 8);
+}
+
+TEST_CASE("no schedule breaks a promise over publish", "[sim]") {
+  ScheduleOptions options;
+  options.mode = CoherenceMode::publish;
+  const Counts total = run_all(options);
+  CHECK(total.hits > total.reads / 8);
 }
 
 TEST_CASE("a schedule replays event by event", "[sim]") {
