@@ -16,6 +16,7 @@
 
 #include "nearcached/base/clock.h"
 #include "nearcached/base/log.h"
+#include "nearcached/coherence/mutations.h"
 #include "route/router.h"
 
 namespace nearcached {
@@ -103,7 +104,7 @@ bool Router::writes_unseen() const {
 void Router::set_mode(Lane& lane, CoherenceMode mode, Bytes why) {
   const CoherenceMode before = lane.mode;
   change_mode(lane, mode);
-  if (before != mode) renew_space(lane);
+  if (before != mode && !mutation::no_epoch) renew_space(lane);
   if (via_bus(mode)) process_.bus->set_needed();
   if (&lane == main_lane_) {
     const CoherenceMode wish = process_.config.coherence.mode;

@@ -42,7 +42,7 @@ void Router::change_mode(Lane& lane, CoherenceMode mode) {
 void Router::set_mode(Lane& lane, CoherenceMode mode) {
   const CoherenceMode before = lane.mode;
   change_mode(lane, mode);
-  if (before != mode) renew_space(lane);
+  if (before != mode && !mutation::no_epoch) renew_space(lane);
   if (via_bus(mode)) process.bus.set_needed();
   if (&lane == main_lane_) {
     announces_ = process.options.mode == CoherenceMode::publish;
