@@ -205,7 +205,12 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
   if (array) {
     size_t at = 0;
     for (MgetFlight::Key& key : flight.keys)
-      if (key.asked) key.value.assign(elements[at++]);
+      if (key.asked) {
+        key.value.assign(elements[at++]);
+        // As in on_flight_reply: what is held must not be served after this.
+        if (flight.lane.mode != CoherenceMode::resp3)
+          l1_.erase({key.hash, key.start.space, get_command_->id, key.name, {}});
+      }
   }
   Session* session = find(flight.session);
   if (session == nullptr) return;

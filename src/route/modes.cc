@@ -98,7 +98,7 @@ void Router::change_mode(Lane& lane, CoherenceMode mode) {
 // Can nobody tell which keys a script has written?
 bool Router::writes_unseen() const {
   return process_.blind_lanes.load() > 0 ||
-         (announces_ && main_lane_->mode != CoherenceMode::keyspace);
+         (records_writes_ && main_lane_->mode != CoherenceMode::keyspace);
 }
 
 void Router::set_mode(Lane& lane, CoherenceMode mode, Bytes why) {

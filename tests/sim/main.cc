@@ -81,8 +81,9 @@ int main(int argc, char** argv) {
   app.add_option("--replay", options.replay, "run this seed alone and show all that happens");
   std::vector<std::string> faults;
   app.add_option("--fault", faults, "only these faults, in every schedule");
-  std::string without;
-  app.add_option("--without", without, "leave out one of the measures of tests/sim/model_proxy.h");
+  std::string turned;
+  app.add_option("--without", turned,
+                 "turn one of the measures of tests/sim/model_proxy.h around");
   CLI11_PARSE(app, argc, argv);
 
   Measures& measures = options.schedule.measures;
@@ -91,7 +92,7 @@ int main(int argc, char** argv) {
                                                  {"early_scripts", &measures.early_scripts},
                                                  {"leave_demoted", &measures.leave_demoted},
                                                  {"same_server", &measures.same_server}};
-  if (!without.empty()) *switches.at(without) = false;
+  if (!turned.empty()) *switches.at(turned) = !*switches.at(turned);
 
   for (const std::string& name : faults) {
     const auto at = std::find(std::begin(kFaultNames), std::end(kFaultNames), name);

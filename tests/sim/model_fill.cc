@@ -123,7 +123,6 @@ Session::Outcome Router::mget(Session& session, const ClientRequest& request) {
   if (!catch_up()) return relay(session, request);
   if (must_wait(session, lane.connection)) return Outcome::later;
   if (!lane.proof.tracking) return relay(session, request);
-  await_fills(session, command_of(session, request), kGetCommand);
   bool serving = serves_hits(session, lane);
   auto flight = std::make_shared<MgetFlight>();
   Command command = command_of(session, request), asked;

@@ -43,11 +43,13 @@ namespace nearcached::sim {
 /// Measures that the simulator has shown to be needed; each can be left out, to see what then
 /// happens (--without).
 struct Measures {
-  bool fill_floor = true;     ///< an item is served when the bus has been proven past its fill
+  bool fill_floor = true;     ///< a hit raises the session's floor to the time of its fill
   bool mget_erase = true;     ///< what MGET has read anew is not served from before
   bool early_scripts = true;  ///< a script before the mode is known counts as a write of all
-  bool leave_demoted = true;  ///< a link is given up when its server is a primary no more
-  bool same_server = true;    ///< a lane and the bus that feeds it must have reached one server
+  bool leave_demoted =
+      false;  ///< (not in the router) a link is given up when its server is a primary no more
+  bool same_server =
+      false;  ///< (not in the router) a lane and the bus that feeds it must have reached one server
 };
 
 struct ProxyOptions {
@@ -365,7 +367,7 @@ class Router {
                    const Session& session);
   void end_writes(Pending& pending);
   void leave(Session& session);
-  void await_fills(Session& session, const Command& command, uint16_t id);
+  void raise_floor(Session& session, const Command& command, uint16_t id);
   Command command_of(const Session& session, const ClientRequest& request) const;
   static uint16_t command_id(const ClientRequest& request);
   L1Key l1_key(Key key, uint16_t command, uint32_t space) const;

@@ -249,9 +249,11 @@ Session::Outcome Router::read_through(Session& session, const ClientRequest& req
   const Lane& lane = *session.lane;
   const Key key = key_of(session.database, request.names[0]);
   const bool has_waited = std::exchange(session.parked, false);
-  if (settled) await_fills(session, command_of(session, request), command_id(request));
   if (settled && serves_hits(session, lane)) {
-    if (serve(session, request, lane.proof.space)) return Outcome::done;
+    if (serve(session, request, lane.proof.space)) {
+      raise_floor(session, command_of(session, request), command_id(request));
+      return Outcome::done;
+    }
   } else if (settled && !has_waited && parks(session, lane)) {
     if (find_valid(key, command_id(request), lane.proof.space)) {
       park(session);
@@ -279,9 +281,9 @@ bool Router::serve(Session& session, const ClientRequest& request, uint32_t spac
   return true;
 }
 
-// What was written between a read and the end of its fill, and anything else that is older than
-// what the read brought, the bus may not have told of yet.
-void Router::await_fills(Session& session, const Command& command, uint16_t id) {
+// The session has seen now what was true at the fill: the bus may not have told of everything
+// older.
+void Router::raise_floor(Session& session, const Command& command, uint16_t id) {
   const Lane& lane = *session.lane;
   if (!via_bus(lane.mode) || !process.options.measures.fill_floor) return;
   for (unsigned i = 0; i < command.count; ++i)

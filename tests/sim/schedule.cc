@@ -53,7 +53,9 @@ Plan draw_plan(Random& random, const ScheduleOptions& options) {
   if (options.mode != CoherenceMode::publish)
     plan.writer_gap_ns = random.percent(20) ? 0 : plan.active_ns / random.between(2, 40);
   for (unsigned fault = 0; fault < std::size(kFaultNames); ++fault)
-    if (random.percent(25)) plan.faults.push_back(static_cast<Fault>(fault));
+    if (random.percent(25) &&
+        (options.address_moves || static_cast<Fault>(fault) != Fault::fail_over))
+      plan.faults.push_back(static_cast<Fault>(fault));
   if (!options.faults.empty()) plan.faults = options.faults;
   if (!plan.faults.empty()) plan.fault_gap_ns = plan.active_ns / random.between(1, 12);
   plan.clients = draw_client_options(random, plan.active_ns, plan.proxies == 1);

@@ -19,6 +19,7 @@ struct ScheduleOptions {
   Bounds bounds;
   Measures measures;
   std::vector<Fault> faults;  ///< these and no others; empty: drawn
+  bool address_moves = true;  ///< fail_over among those that are drawn
   bool late_untold = false;   ///< see NetworkOptions
 };
 

@@ -60,6 +60,9 @@ TEST_CASE("no schedule breaks a promise over redirect", "[sim]") {
 TEST_CASE("no schedule breaks a promise over publish", "[sim]") {
   ScheduleOptions options;
   options.mode = CoherenceMode::publish;
+  // Lane and bus may reach different servers when the address moves; in redirect the probe shows
+  // it, in publish nothing does (README.md).
+  options.address_moves = false;
   const Counts total = run_all(options);
   CHECK(total.hits > total.reads / 8);
 }
