@@ -315,11 +315,18 @@ void Bus::announce(std::string message, uint32_t database, uint64_t sequence) {
 
 void Bus::tell_flush() {
   mailbox_.post([this] {
-    if (state_.load() != State::up) return;
-    BusMessage flush;
-    flush.kind = Kind::flush;
-    publish(channel_of(config_.upstream.parsed.database), flush, [](redisReply&) {});
+    flush_owed_ = true;
+    pay_flush();
   });
+}
+
+// The others hear of it when the bus is up again, if it is down now.
+void Bus::pay_flush() {
+  if (!flush_owed_ || state_.load() != State::up) return;
+  BusMessage flush;
+  flush.kind = Kind::flush;
+  publish(channel_of(config_.upstream.parsed.database), flush,
+          [this](redisReply&) { flush_owed_ = false; });
 }
 
 void Bus::want_keyspace() {
@@ -502,6 +509,7 @@ void Bus::to_me(Bytes payload) {
     owner_.on_everything(Cause::epoch, "the bus is connected");
     owner_.on_state();
     owner_.on_schedules();
+    pay_flush();
     keyspace_due_ns_ = heartbeat_due_ns_ = 0;
   }
   std::vector<Confirmation> ready;

@@ -138,6 +138,7 @@ class Bus final : private RedisLink::Handler {
   void send_proof();
   bool is_queue_full();
   void send_heartbeat();
+  void pay_flush();
   void check_keyspace();
   void refuse(Bytes reason);
   void leave_up(State state, Bytes reason);
@@ -190,6 +191,7 @@ class Bus final : private RedisLink::Handler {
   bool subscribed_ = false;          ///< all subscriptions have been confirmed
   std::deque<std::string> awaited_;  ///< channels whose confirmation is to come, in order
   std::set<std::string> refused_channels_;
+  bool flush_owed_ = false;      ///< tell_flush, until it has been answered
   std::set<uint64_t> relayed_;   ///< announcements that the publisher has under way
   bool keyspace_asked_ = false;  ///< the subscriber listens to keyspace events
   uint64_t next_number_ = 1;

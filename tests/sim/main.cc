@@ -82,8 +82,7 @@ int main(int argc, char** argv) {
   std::vector<std::string> faults;
   app.add_option("--fault", faults, "only these faults, in every schedule");
   std::string turned;
-  app.add_option("--without", turned,
-                 "turn one of the measures of tests/sim/model_proxy.h around");
+  app.add_option("--turn", turned, "turn one of the measures of tests/sim/model_proxy.h around");
   CLI11_PARSE(app, argc, argv);
 
   Measures& measures = options.schedule.measures;
