@@ -99,7 +99,8 @@ class Bus final : private RedisLink::Handler {
   /// `probe` was among it.
   void confirm(std::string probe, std::function<void(bool saw)> done);
   /// Publishes an explicit invalidation to all proxies. `done` on the control loop, within the
-  /// configuration's ack_timeout.
+  /// configuration's ack_timeout. If the bus is down, or goes down, it is said (again) once it is
+  /// up.
   void request(coherence::BusMessage::Kind kind, coherence::Cause cause,
                std::vector<std::string> items, uint32_t database,
                std::function<void(const Outcome&)> done);
@@ -129,6 +130,7 @@ class Bus final : private RedisLink::Handler {
   void on_down(RedisLink& link, Bytes reason) override;
   void on_message(RedisLink& link, redisReply& reply) override;
 
+  struct Request;
   void tick();
   void subscribe();
   void listen_to(Bytes command, const std::string& channel);
@@ -138,6 +140,8 @@ class Bus final : private RedisLink::Handler {
   void send_proof();
   bool is_queue_full();
   void send_heartbeat();
+  void send_request(uint64_t number, Request& request);
+  void say_again();
   void pay_flush();
   void check_keyspace();
   void refuse(Bytes reason);
@@ -153,6 +157,10 @@ class Bus final : private RedisLink::Handler {
   std::string direct_channel(uint64_t proxy) const;
 
   struct Request {
+    coherence::BusMessage::Kind kind{};
+    coherence::Cause cause{};
+    std::vector<std::string> items;
+    uint32_t database = 0;
     uint64_t deadline_ns = 0;
     uint64_t receivers = 0;  ///< 0: Redis has not said yet
     uint64_t acknowledged = 0;

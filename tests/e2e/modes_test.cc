@@ -528,3 +528,26 @@ TEST_CASE("a proxy that has gone is forgotten, and what it might have said is no
   Client client = staying.client();
   CHECK(becomes_hit(staying, client, "GET k"));
 }
+
+TEST_CASE("in redirect invalidations reach everybody while the server is flushed again and again",
+          "[modes]") {
+  RedisServer redis;
+  const std::vector<std::string> options = {"--set", "coherence.mode=redirect"};
+  Proxy one(redis.port(), options), other(redis.port(), options);
+  for (Proxy* proxy : {&one, &other}) REQUIRE(comes_to(*proxy, "redirect"));
+  Client direct = redis.client(), asking = one.client();
+  for (int i = 0; i < 100; ++i) {
+    direct("FLUSHALL");
+    const std::string answer = asking("NEARCACHE INVALIDATE k");
+    INFO("after flush " << i << ": " << answer);
+    REQUIRE(answer.find("error") == std::string::npos);
+  }
+  // A flush is a new subscriber for each proxy: who was away in that moment is not counted.
+  CHECK(
+      wait_until([&] { return asking("NEARCACHE INVALIDATE k") == "[proxies 2 acknowledged 2]"; }));
+  Client reader = other.client();
+  direct("SET k 1");
+  CHECK(becomes_hit(other, reader, "GET k"));
+  direct("FLUSHALL");
+  CHECK(wait_until([&] { return reader("GET k") == "(nil)"; }));
+}

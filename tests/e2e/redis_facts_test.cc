@@ -150,6 +150,25 @@ TEST_CASE("Redis: FLUSHALL, and FLUSHDB of any database, push a null", "[facts]"
   CHECK(lane.read_reply() == "+PONG\r\n");
 }
 
+TEST_CASE("Redis: redirected tracking tells of a flush in the protocol of who is tracked",
+          "[facts]") {
+  RedisServer server;
+  Client other = server.client();
+  RawClient subscriber(server.port());
+  const std::string id = subscriber.ask("CLIENT ID");
+  subscriber.ask("SUBSCRIBE __redis__:invalidate");
+  const bool resp3 = GENERATE(true, false);
+  RawClient lane(server.port());
+  if (resp3) lane.ask("HELLO 3");
+  const std::string number = id.substr(1, id.size() - 3);
+  CHECK(lane.ask("CLIENT TRACKING ON REDIRECT " + number) == "+OK\r\n");
+  lane.ask("GET k");
+  other("FLUSHALL");
+  const std::string head = "*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n";
+  // `_` is not RESP2, though the subscriber speaks nothing else.
+  CHECK(subscriber.read_reply() == head + (resp3 ? "_\r\n" : "$-1\r\n"));
+}
+
 TEST_CASE("Redis: pushes carry no database: a write in another one pushes as well", "[facts]") {
   RedisServer server;
   Client other = server.client();
