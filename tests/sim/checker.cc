@@ -1,5 +1,7 @@
 #include "sim/checker.h"
 
+#include "nearcached/base/glob.h"
+
 namespace nearcached::sim {
 namespace {
 
@@ -27,6 +29,7 @@ void Checker::on_start(const Session& session, ClientRequest& request) {
   request.number = next_number_++;
   request.started_ns = engine_.now_ns();
   request.acknowledged = session.router->process.acknowledged;
+  request.held = {redis_.primary().id(), redis_.primary().position()};
 }
 
 Version Checker::newer(Version floor, Version other) const {
@@ -52,8 +55,22 @@ void Checker::show(Session& session, Key key, Version version, ClientRequest::Op
   if (Version* floor = shown(session, key, op)) *floor = newer(*floor, version);
 }
 
+// Even where it does not know of all others, the process itself has accepted the pattern.
+void Checker::on_pattern(Process& own, const ClientRequest& request, const Answer& answer) {
+  const Bytes glob = kGlobs[request.glob];
+  for (Process* process : processes_) {
+    if (process != &own && (answer.acknowledged >> process->number & 1) == 0) continue;
+    for (Key key = 0; key < kKeys; ++key)
+      if (glob_match(glob, kNameText[name_of(key)]))
+        process->acknowledged[key] = newer(process->acknowledged[key], request.held);
+  }
+  if (answer.published) told_.push_back({engine_.now_ns(), request.held, glob});
+}
+
 void Checker::on_answer(Session& session, const ClientRequest& request, const Answer& answer) {
   using Op = ClientRequest::Op;
+  if (request.op == Op::pattern && answer.reply.kind != Reply::Kind::lost)
+    on_pattern(session.router->process, request, answer);
   if (!told_values(answer)) {
     ++counts_.failed;
     engine_.trace(session.router->name(), ": session ", uint64_t{session.ref}, " request ",
@@ -93,7 +110,9 @@ void Checker::check(const Read& read) {
   const uint32_t acknowledged =
       redis_.carried_over(read.request.acknowledged[read.key], server.id());
   if (next->position <= acknowledged)
-    fail("G1", read, "its process had acknowledged @" + std::to_string(acknowledged));
+    fail("G1", read,
+         "its process had acknowledged @" + std::to_string(acknowledged) +
+             ", or that what is older has been dropped");
   Version floor = read.session.seen;
   if (options_.mode == CoherenceMode::publish) {
     const Version* of_key = shown(read.session, read.key, read.request.op);
@@ -106,17 +125,40 @@ void Checker::check(const Read& read) {
              std::to_string(seen));
 }
 
+// When proxies could know that this version of the key is no more; kNever: it is the last.
+uint64_t Checker::replaced_ns(Key key, const ModelServer& server, uint32_t position) const {
+  const ModelServer::Change* const next = server.successor(key, position);
+  if (next == nullptr) return kNever;
+  if (!next->untold) return next->at_ns;
+  const auto& changes = server.history(key);
+  const auto announced = std::find_if(changes.begin(), changes.end(), [&](const auto& change) {
+    return change.position > position && !change.untold;
+  });
+  const auto told = std::find_if(told_.begin(), told_.end(), [&](const Told& each) {
+    return glob_match(each.glob, kNameText[name_of(key)]) &&
+           redis_.carried_over(each.held, server.id()) >= next->position;
+  });
+  return std::min(announced == changes.end() ? kNever : announced->at_ns,
+                  told == told_.end() ? kNever : told->at_ns);
+}
+
 void Checker::check_age(const Read& read) {
   const ModelServer& server = redis_.server(read.value.version.server);
   const ModelServer::Change& change = server.change(read.key, read.value.version.position);
-  const ModelServer::Change* next = server.successor(read.key, change.position);
   const uint64_t from_ns = read.hit ? engine_.now_ns() : read.request.started_ns;
-  if (read.hit && change.expires_ns <= from_ns)
+  // Without order between news and data, PTTL may be that of a value written since GET.
+  const auto& changes = server.history(read.key);
+  const bool rewritten =
+      options_.mode != CoherenceMode::resp3 &&
+      std::any_of(changes.begin(), changes.end(), [&](const ModelServer::Change& later) {
+        return later.position > change.position && later.exists;
+      });
+  if (read.hit && change.expires_ns <= from_ns && !rewritten)
     fail("G5", read, "its TTL ended " + ms(from_ns - change.expires_ns) + " ago");
-  uint64_t replaced_ns = next == nullptr ? kNever : next->at_ns;
-  if (read.hit || bounds_.demoted) replaced_ns = std::min(replaced_ns, server.demoted_ns());
-  if (replaced_ns != kNever && replaced_ns + options_.max_staleness_ns <= from_ns)
-    fail("G3", read, "it is stale since " + ms(from_ns - replaced_ns));
+  uint64_t since_ns = replaced_ns(read.key, server, change.position);
+  if (read.hit || bounds_.demoted) since_ns = std::min(since_ns, server.demoted_ns());
+  if (since_ns != kNever && since_ns + options_.max_staleness_ns <= from_ns)
+    fail("G3", read, "it is stale since " + ms(from_ns - since_ns));
 }
 
 void Checker::on_update(Key key, Version read, Version written) {

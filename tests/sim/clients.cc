@@ -134,6 +134,11 @@ ClientRequest Clients::draw_request() {
   if (random.percent(options_.flushes)) return request_of(Op::flush_all, {});
   if (random.percent(options_.swaps)) return request_of(Op::swap_db, {});
   if (random.percent(options_.scripts)) return request_of(Op::script, {name()});
+  if (options_.patterns > 0 && random.percent(options_.patterns)) {
+    ClientRequest request = request_of(Op::pattern, {});
+    request.glob = static_cast<uint8_t>(random.below(std::size(kGlobs)));
+    return request;
+  }
   const bool twin = random.percent(options_.twins);
   if (random.percent(options_.writes)) {
     if (random.percent(15)) return request_of(Op::del, {name()});
@@ -168,7 +173,7 @@ void Clients::on_answer(Session& session, const ClientRequest& request, const An
   --client.outstanding;
   if (client.verifying && answer.reply.kind == Reply::Kind::lost) {
     client.to_verify.push_back(again(request));  // over a link that was lost without a sign
-  } else if (client.verifying && request.op != Op::select) {
+  } else if (client.verifying && request.op != Op::select && request.op != Op::pattern) {
     checker_.on_final_read(session, request, answer, ++client.verified % kRounds == 0);
   }
   if (client.phase != Phase::plain) on_transaction(client, request, answer);
@@ -215,14 +220,24 @@ void Clients::check_idle() const {
                                 std::to_string(client->session) + " without an answer"};
 }
 
+void Clients::begin_verifying(Client& client) {
+  client.verifying = true;
+  client.phase = Phase::plain;
+  client.session = client.router->accept(client.number).ref;
+}
+
+void Clients::ask_pattern() {
+  begin_verifying(*clients_[0]);
+  clients_[0]->to_verify.push_back(request_of(Op::pattern, {}));
+  next_batch(*clients_[0]);
+}
+
 void Clients::verify() {
   const Router* last = nullptr;
   for (const auto& client : clients_) {
     if (client->router == last) continue;  // one a worker is enough
     last = client->router;
-    client->verifying = true;
-    client->phase = Phase::plain;
-    client->session = client->router->accept(client->number).ref;
+    begin_verifying(*client);
     for (unsigned database = options_.selects > 0 ? kDatabases : 1; database-- > 0;) {
       for (unsigned name = 0; name < options_.names; ++name)
         for (unsigned round = 0; round < kRounds; ++round)

@@ -22,6 +22,7 @@ struct ClientOptions {
   unsigned selects = 0;
   unsigned flushes = 0;
   unsigned swaps = 0;
+  unsigned patterns = 0;
 };
 
 /// `alone`: nobody else may swap databases behind this proxy's back.
@@ -41,6 +42,8 @@ class Clients final : public Observer {
   void stop() { stopped_ = true; }
   /// Somebody hangs up.
   void close_one();
+  /// Somebody says of every key that it may have been written around the proxies.
+  void ask_pattern();
   /// Every worker reads every key three times; the last must come out of L1.
   void verify();
   /// Throws if somebody has not been answered.
@@ -65,6 +68,8 @@ class Clients final : public Observer {
     std::vector<ClientRequest> to_verify;  ///< last first
   };
 
+  /// From now on it asks what is in `to_verify`.
+  void begin_verifying(Client& client);
   void next_batch(Client& client);
   void next_batch_later(Client& client);
   void send(Client& client, std::vector<ClientRequest> requests);

@@ -110,6 +110,8 @@ int main(int argc, char** argv) {
   for (const auto& [name, mode] : modes) {
     if (options.mode != "all" && options.mode != name) continue;
     options.schedule.mode = mode;
+    // Not promised over publish (sim_test.cc); `--fault fail_over` shows it.
+    options.schedule.address_moves = mode != Mode::publish;
     if (options.replay != 0) {
       options.schedule.tracing = true;
       const Outcome outcome = run_schedule(options.schedule, options.replay);

@@ -1,6 +1,8 @@
 // See model_bus.h; the functions have the names they have in src/bus/bus.cc.
 #include "sim/model_bus.h"
 
+#include <bit>
+
 #include "nearcached/coherence/mutations.h"
 #include "sim/model_proxy.h"
 
@@ -99,9 +101,11 @@ void ModelBus::tick() {
     if (publisher_.link != nullptr) lose(publisher_, "silent");
   }
   if (subscribed_ && publisher_.up && now_ns >= proof_due_ns_) send_proof();
-  if (!up_) return;
-  if (announcing_ && now_ns >= heartbeat_due_ns_) send_heartbeat();
-  if (peers_.expire(now_ns)) missed("another proxy fell silent");
+  if (up_) {
+    if (announcing_ && now_ns >= heartbeat_due_ns_) send_heartbeat();
+    if (peers_.expire(now_ns)) missed("another proxy fell silent");
+  }
+  finish_late();
 }
 
 void ModelBus::set_announcing() {
@@ -129,7 +133,7 @@ void ModelBus::send_proof() {
   if (!publisher_.up || !subscribed_ || proofs_.size() >= kProofsMax) return;
   Note note;
   note.kind = Kind::proof;
-  note.direct = true;
+  note.to = static_cast<uint32_t>(proxy_id_);
   note.number = next_number_++;
   proofs_.push_back({note.number, now_ns});
   publish(note);
@@ -179,8 +183,70 @@ void ModelBus::tell_flush() {
   });
 }
 
+void ModelBus::request(uint8_t glob, std::function<void(const Outcome&)> done) {
+  post([this, glob, done = std::move(done)] {
+    process_.accept_pattern(kGlobs[glob]);
+    const uint64_t number = next_number_++;
+    Request& request = requests_[number];
+    request.glob = glob;
+    request.deadline_ns = engine_.now_ns() + process_.options.ack_timeout_ns;
+    request.done = done;
+    if (up_) send_request(number, request);
+  });
+}
+
+void ModelBus::say_again() {
+  auto requests = std::exchange(requests_, {});
+  for (auto& [old, request] : requests) {
+    const uint64_t number = next_number_++;
+    send_request(number, requests_[number] = std::move(request));
+  }
+}
+
+void ModelBus::send_request(uint64_t number, Request& request) {
+  request.outcome = {};
+  Note note;
+  note.kind = Kind::pattern;
+  note.glob = request.glob;
+  note.number = number;
+  publish(note);
+}
+
+// `note.proxy`: who has acknowledged, or, if it is the pattern itself, whose it was.
+void ModelBus::acknowledged(const Note& note) {
+  const auto at = requests_.find(note.number);
+  if (at == requests_.end()) return;
+  Outcome& outcome = at->second.outcome;
+  outcome.acknowledged |= static_cast<uint8_t>(1u << (note.proxy - 1));
+  if (outcome.receivers > 0 && std::popcount(outcome.acknowledged) >= outcome.receivers)
+    finish(note.number, false);
+}
+
+void ModelBus::finish(uint64_t number, bool failed) {
+  const auto at = requests_.find(number);
+  Request request = std::move(at->second);
+  requests_.erase(at);
+  request.outcome.failed = failed;
+  request.done(request.outcome);
+}
+
+void ModelBus::finish_late() {
+  std::vector<uint64_t> late;
+  for (const auto& [number, request] : requests_)
+    if (request.deadline_ns <= engine_.now_ns()) late.push_back(number);
+  for (const uint64_t number : late)
+    finish(number, !up_ && requests_[number].outcome.acknowledged == 0);
+}
+
 void ModelBus::on_reply(End& end, const Reply& reply) {
-  if (&end == &publisher_) return;  // nothing is refused here
+  if (&end == &publisher_) {  // nothing is refused here
+    const auto at = requests_.find(reply.note.number);
+    if (reply.note.kind != Kind::pattern || at == requests_.end()) return;
+    Outcome& outcome = at->second.outcome;
+    outcome.receivers = reply.receivers;
+    if (std::popcount(outcome.acknowledged) >= outcome.receivers) finish(at->first, false);
+    return;
+  }
   switch (reply.kind) {
     case Reply::Kind::ok:
       id_ = end.link->id();
@@ -196,11 +262,12 @@ void ModelBus::on_reply(End& end, const Reply& reply) {
       return;
     default: break;
   }
-  if (reply.note.direct) to_me(reply.note);
+  if (reply.note.to != 0) to_me(reply.note);
   else to_all(reply.note);
 }
 
 void ModelBus::to_me(const Note& note) {
+  if (note.kind == Kind::acknowledge) return acknowledged(note);
   const auto at = std::find_if(proofs_.begin(), proofs_.end(),
                                [&](const Proof& proof) { return proof.number == note.number; });
   if (at == proofs_.end()) return;
@@ -214,6 +281,7 @@ void ModelBus::to_me(const Note& note) {
     engine_.trace("proxy ", process_.number, ": bus is up");
     everything("the bus is connected");
     on_state();
+    say_again();
     heartbeat_due_ns_ = 0;
   }
   std::vector<Confirmation> ready;
@@ -228,8 +296,10 @@ void ModelBus::to_me(const Note& note) {
 
 void ModelBus::to_all(const Note& note) {
   const uint64_t now_ns = engine_.now_ns();
-  const bool own = note.proxy == proxy_id_;
-  if (own) return;
+  if (note.proxy == proxy_id_) {
+    if (note.kind == Kind::pattern) acknowledged(note);
+    return;
+  }
   switch (note.kind) {
     case Kind::wrote:
     case Kind::wrote_everything:
@@ -242,6 +312,14 @@ void ModelBus::to_all(const Note& note) {
         missed("a proxy is new or a message of its was lost");
       else if (note.overdue && !mutation::no_gap) missed("a message of another proxy is overdue");
       return;
+    case Kind::pattern: {
+      process_.accept_pattern(kGlobs[note.glob]);
+      Note done;
+      done.kind = Kind::acknowledge;
+      done.number = note.number;
+      done.to = static_cast<uint32_t>(note.proxy);
+      return publish(done);
+    }
     default: return apply(note);
   }
 }

@@ -5,6 +5,7 @@
 #pragma once
 #include <deque>
 #include <functional>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -17,6 +18,12 @@ struct Process;
 
 class ModelBus {
  public:
+  struct Outcome {
+    uint8_t receivers = 0;
+    uint8_t acknowledged = 0;  ///< a bit for each process by its number
+    bool failed = false;
+  };
+
   explicit ModelBus(Process& process);
   void start();
 
@@ -35,6 +42,8 @@ class ModelBus {
   uint32_t server() const { return server_; }
   /// Connects anew: somebody has been led to another server.
   void look_again();
+  /// Publishes kGlobs[glob] to all proxies. `done` on the control loop, within ack_timeout.
+  void request(uint8_t glob, std::function<void(const Outcome&)> done);
   /// Tells every other proxy to drop everything.
   void tell_flush();
   void tick();
@@ -57,6 +66,12 @@ class ModelBus {
     uint64_t probe;
     std::function<void(bool)> done;
   };
+  struct Request {
+    uint8_t glob = 0;
+    uint64_t deadline_ns = 0;
+    Outcome outcome;
+    std::function<void(const Outcome&)> done;
+  };
   struct Proof {
     uint64_t number;
     uint64_t sent_ns;
@@ -69,6 +84,11 @@ class ModelBus {
   void on_reply(End& end, const Reply& reply);
   void send_proof();
   void send_heartbeat();
+  void send_request(uint64_t number, Request& request);
+  void say_again();
+  void acknowledged(const Note& note);
+  void finish(uint64_t number, bool failed);
+  void finish_late();
   void publish(Note note);
   void to_me(const Note& note);
   void to_all(const Note& note);
@@ -98,6 +118,7 @@ class ModelBus {
   uint64_t proof_due_ns_ = 0, heartbeat_due_ns_ = 0;
   std::deque<Proof> proofs_;
   std::vector<Confirmation> confirmations_;
+  std::map<uint64_t, Request> requests_;
   std::vector<uint64_t> probes_seen_;
 };
 

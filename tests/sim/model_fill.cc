@@ -106,6 +106,7 @@ void Router::finish_flight(Flight& flight, const Reply& pttl) {
 bool Router::keep(Key key, uint16_t command, const coherence::FillStart& start, const Lane& lane,
                   const Observed& value, const Reply& pttl) {
   if (pttl.kind != Reply::Kind::pttl || !catch_up()) return false;
+  if (start.sent_ns <= fills_void_ns_) return false;
   const std::string held = (value.missing ? "*" : "+") + std::to_string(value.version.server) +
                            "." + std::to_string(value.version.position) + "\r\n";
   const coherence::Verdict verdict =

@@ -8,6 +8,7 @@ namespace nearcached::sim {
 namespace {
 
 constexpr uint64_t kSettleNs = 200 * kNsPerMs;
+constexpr uint64_t kWalkBucketsPerTick = 2;  // see kWalkBucketsPerTurn
 
 Command plain(Command::Kind kind) {
   Command command;
@@ -212,6 +213,8 @@ void Router::tick() {
     if (announces_) process.bus.tell_flush();
   }
   if (!parked_.empty()) on_bus_proof();
+  if (process.patterns_version != patterns_seen_) adopt_patterns();
+  if (!patterns_.empty()) walk_patterns(kWalkBucketsPerTick);
 }
 
 void Router::on_push(Lane& lane, const Reply& push) { invalidate(lane, push); }

@@ -51,6 +51,7 @@ Session::Outcome Router::pinned(Session& session, const ClientRequest& request) 
     acquire_pin(session);
   }
   if (must_wait(session, session.pin->connection)) return Outcome::later;
+  if (request.op == Op::pattern && !session.pin->multi) return pattern(session, request);
   if (request.op == Op::select) {  // followed by the real one; here clients do not do it
     session.reply(request, failure());
     return Outcome::done;

@@ -13,16 +13,18 @@
 //                    end_fence_round (fence.cc); Connection::connect, send, flush, tick, lose,
 //                    fail, close, schedule_reconnect (upstream/connection.cc)
 //   model_modes.cc   proof_of, begin_coherence, set_mode, choose_mode, try_redirect,
-//   prove_redirect,
-//                    on_bus_state, parks, park, on_bus_proof (modes.cc); announce_key,
-//                    announce_everything, send_announcement, write_was_lost (announce.cc)
+//                    prove_redirect, on_bus_state, parks, park, on_bus_proof (modes.cc);
+//                    announce_key, announce_everything, send_announcement, write_was_lost
+//                    (announce.cc)
 //   model_bus.cc     Bus (bus/bus.cc), Process::on_invalidate, on_everything, on_state, on_proof
+//   model_patterns.cc  accept_pattern, pattern_walked (process.cc); adopt_patterns,
+//                    walk_patterns (patterns.cc); if_allowed (client_command.cc),
+//                    pattern_command, invalidate_everywhere (nearcache.cc)
 //   model_pins.cc    pinned, acquire_pin, maybe_unpin, unpin, close_pin, forward_pinned,
 //                    queue_transaction, end_transaction, on_pin_reply (pinned.cc)
 //
 // A worker handles one event at a time, as its thread does; workers meet at the stamps and the
-// mailbox. Left out: limits, patterns, identities (they are spaces, as databases are), RESP2,
-// bytes.
+// mailbox. Left out: limits, identities (they are spaces, as databases are), RESP2, bytes.
 #pragma once
 #include <deque>
 #include <functional>
@@ -31,6 +33,7 @@
 #include <optional>
 #include <vector>
 
+#include "nearcached/coherence/patterns.h"
 #include "nearcached/coherence/rules.h"
 #include "nearcached/coherence/stamp_table.h"
 #include "nearcached/config/config.h"
@@ -60,6 +63,7 @@ struct ProxyOptions {
   uint64_t idle_proof_ns = 1000 * kNsPerMs;  ///< of the bus, while nobody needs it
   uint64_t timeout_ns = 5000 * kNsPerMs;
   uint64_t connect_timeout_ns = 2000 * kNsPerMs;
+  uint64_t ack_timeout_ns = 1000 * kNsPerMs;
   uint64_t reconnect_min_ns = 20 * kNsPerMs;
   uint64_t reconnect_max_ns = 1000 * kNsPerMs;
   coherence::FillTtls ttls{60'000, 30'000};
@@ -88,8 +92,10 @@ struct ClientRequest {
     flush_all,
     swap_db,
     select,
+    pattern,  ///< NEARCACHE PATTERN kGlobs[glob]
   };
   Op op = Op::get;
+  uint8_t glob = 0;
   uint8_t count = 0;
   std::array<Name, kNames> names{};
   uint32_t px_ms = 0;
@@ -98,6 +104,7 @@ struct ClientRequest {
   uint64_t number = 0;  ///< 0: not offered yet
   uint64_t started_ns = 0;
   std::array<Version, kKeys> acknowledged{};  ///< what the process had acknowledged by then
+  Version held;                               ///< pattern: how far the server was
 };
 
 struct Answer {
@@ -106,6 +113,9 @@ struct Answer {
   std::array<bool, kNames> wrote{};  ///< reply.values tell what was written, not what was read
   bool hit = false;
   bool joined = false;  ///< the read was under way already when it was asked for
+  // Of a pattern.
+  uint8_t acknowledged = 0;  ///< a bit for each process by its number
+  bool published = false;    ///< every subscriber has been told, or will be
 };
 
 /// Who is told what leaves a proxy: the client's side, and the checker.
@@ -294,6 +304,8 @@ struct Process {
         stamps(1024),
         bus(*this) {}
   void post(Router& router, std::function<void()> task);
+  void accept_pattern(Bytes glob);
+  void pattern_walked(unsigned worker, uint64_t id);
   uint64_t hash_of(Key key) const { return hashes[name_of(key)]; }
 
   Engine& engine;
@@ -304,6 +316,10 @@ struct Process {
   StampTable stamps;
   std::array<uint64_t, kNames> hashes{};  ///< two names may fall on one slot
   ModelBus bus;
+  uint64_t patterns_version = 0;
+  std::vector<std::shared_ptr<const coherence::Pattern>> patterns;
+  std::vector<uint64_t> walked;  ///< by worker: all patterns up to this id
+  uint64_t next_pattern = 1;
   uint64_t blind_lanes = 0;  ///< nobody tells them of writes with unknown keys
   std::vector<std::unique_ptr<Router>> routers;
   std::array<Version, kKeys> acknowledged{};  ///< the checker's
@@ -427,6 +443,11 @@ class Router {
   void send_announcement(Lane& lane);
   void write_was_lost(bool everything);
 
+  // model_patterns.cc
+  Outcome pattern(Session& session, const ClientRequest& request);
+  void adopt_patterns();
+  void walk_patterns(uint64_t buckets);
+
   // model_pins.cc
   Outcome pinned(Session& session, const ClientRequest& request);
   void acquire_pin(Session& session);
@@ -449,6 +470,10 @@ class Router {
   std::vector<Connection*> unflushed_;
   uint32_t next_space_ = 1;
   uint64_t seen_all_ = 0;
+  coherence::PatternSet patterns_;
+  uint64_t patterns_seen_ = 0;
+  uint64_t fills_void_ns_ = 0;
+  L1Table::Walk pattern_walk_;
   uint64_t flush_again_ns_ = 0;
   uint64_t next_serial_ = 1;
   bool waits_for_proof_ = false;

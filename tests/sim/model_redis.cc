@@ -45,7 +45,7 @@ ModelServer::ModelServer(ModelRedis& redis, uint32_t id)
       parent_(id),
       forked_at_(0),
       wall_phase_ns_(engine_.random.below(kNsPerMs)) {
-  for (Key key = 0; key < kKeys; ++key) append(key, false, kNever);
+  for (Key key = 0; key < kKeys; ++key) append(key, false, kNever, false);
 }
 
 ModelServer::ModelServer(ModelRedis& redis, uint32_t id, const ModelServer& parent,
@@ -80,8 +80,8 @@ const ModelServer::Change& ModelServer::change(Key key, uint32_t position) const
   return changes[i];
 }
 
-void ModelServer::append(Key key, bool exists, uint64_t expires_ns) {
-  history_[key].push_back({position_, exists, engine_.now_ns(), expires_ns});
+void ModelServer::append(Key key, bool exists, uint64_t expires_ns, bool untold) {
+  history_[key].push_back({position_, exists, untold, engine_.now_ns(), expires_ns});
   unreaped_[key] = false;
   if (exists) watch_expiry(key);
 }
@@ -95,9 +95,10 @@ void ModelServer::watch_expiry(Key key) {
 // The key's time is over: from now on nobody is answered with it. That it is deleted, and a push
 // sent, comes later, or when somebody asks for it.
 void ModelServer::expire(Key key, uint32_t position) {
-  if (history_[key].back().position != position) return;
+  const Change last = history_[key].back();
+  if (last.position != position) return;
   ++position_;
-  append(key, false, kNever);
+  append(key, false, kNever, last.untold);
   unreaped_[key] = true;
   engine_.trace("server ", id_, ": ", text_of(key), " has expired, now @", position_);
   reap_later(key);
@@ -142,13 +143,25 @@ bool ModelServer::redirect(Link& link, uint32_t subscriber) {
   return false;
 }
 
-void ModelServer::publish(const Note& note) {
+// Returns how many it reached.
+uint8_t ModelServer::publish(const Note& note) {
+  const bool of_writes =
+      note.kind == Note::Kind::wrote || note.kind == Note::Kind::wrote_everything;
+  if (of_writes && engine_.now_ns() < muted_ns_) {
+    engine_.trace("server ", id_, ": a message of proxy ", note.proxy - 1, " reaches nobody");
+    return 0;
+  }
   Reply message;
   message.kind = Reply::Kind::note;
   message.note = note;
-  for (Link& each : redis_.links())
-    if (&each.server_ == this && each.subscribed_ && (!note.direct || each.proxy_ == note.proxy))
-      each.reply(message);
+  uint8_t receivers = 0;
+  for (Link& each : redis_.links()) {
+    if (&each.server_ != this || !each.subscribed_) continue;
+    if (note.to != 0 && each.proxy_ != note.to) continue;
+    if (each.served_ && each.client_ != nullptr) ++receivers;
+    each.reply(message);
+  }
+  return receivers;
 }
 
 void ModelServer::evict_tracked(Name name) {
@@ -223,7 +236,7 @@ uint32_t ModelServer::write(Link* link, const Command& command) {
     const Key key = command.keys[i];
     reap(link, key);
     if (!changes(key)) continue;
-    append(key, exists, expires_ns);
+    append(key, exists, expires_ns, around_);
     invalidate(name_of(key), link);
   }
   return position_;
@@ -232,7 +245,7 @@ uint32_t ModelServer::write(Link* link, const Command& command) {
 uint32_t ModelServer::write_all(Link* link, const Command& command) {
   ++position_;
   if (command.kind == Command::Kind::flush_all) {
-    for (Key key = 0; key < kKeys; ++key) append(key, false, kNever);
+    for (Key key = 0; key < kKeys; ++key) append(key, false, kNever, around_);
     for (auto& readers : tracked_) readers.clear();
     Reply push;
     push.kind = Reply::Kind::push_all;
@@ -248,8 +261,8 @@ uint32_t ModelServer::write_all(Link* link, const Command& command) {
   for (unsigned name = 0; name < kNames; ++name) {
     const Change first = history_[key_of(0, name)].back();
     const Change second = history_[key_of(1, name)].back();
-    append(key_of(0, name), second.exists, second.expires_ns);
-    append(key_of(1, name), first.exists, first.expires_ns);
+    append(key_of(0, name), second.exists, second.expires_ns, around_);
+    append(key_of(1, name), first.exists, first.expires_ns, around_);
   }
   return position_;
 }
@@ -271,7 +284,10 @@ Reply ModelServer::run(Link* link, const Command& command) {
       link->subscribed_ = true;
       link->proxy_ = command.note.proxy;
       break;
-    case Command::Kind::publish: publish(command.note); break;
+    case Command::Kind::publish:
+      reply.receivers = publish(command.note);
+      reply.note = command.note;
+      break;
     case Command::Kind::redirect:
       if (!redirect(*link, command.subscriber)) reply.kind = Reply::Kind::error;
       break;
@@ -336,7 +352,9 @@ Reply ModelServer::run_exec(Link& link) {
 
 void ModelServer::write_directly(const Command& command) {
   if (!running() || demoted_ns_ <= engine_.now_ns()) return;
+  around_ = redis_.options().nothing_tracked;
   run(nullptr, command);
+  around_ = false;
   own_pushes_.clear();
   engine_.trace("server ", id_, ": a writer around the proxies: ", text_of(command), " at @",
                 position_);

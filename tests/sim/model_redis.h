@@ -42,14 +42,19 @@ struct Observed {
   bool missing = false;
 };
 
+/// What patterns are drawn from; of names, which are "a" and so on.
+constexpr Bytes kGlobs[] = {"*", "a", "[ab]", "[^a]", "b*", "?", "[b-d]", "\\c"};
+constexpr Bytes kNameText[kNames] = {"a", "b", "c", "d"};
+
 /// A message of the bus, as far as the protocol goes.
 struct Note {
   using Kind = coherence::BusMessage::Kind;
   Kind kind = Kind::heartbeat;
-  bool direct = false;   ///< to `proxy` alone, who is then the sender too
   bool overdue = false;  ///< heartbeat: what it has under way takes too long
   uint8_t names = 0;     ///< a bit for each
-  uint64_t proxy = 0;
+  uint8_t glob = 0;      ///< of kGlobs
+  uint32_t to = 0;       ///< the only proxy it is for; 0: all
+  uint64_t proxy = 0;    ///< who sends
   uint64_t number = 0;
 };
 
@@ -105,7 +110,8 @@ struct Reply {
   uint8_t count = 0;
   std::array<Observed, kNames> values{};  ///< of a write: values[0] is what it made
   int64_t pttl = 0;
-  Name name = 0;  ///< push_keys
+  Name name = 0;          ///< push_keys
+  uint8_t receivers = 0;  ///< of PUBLISH, whose message is `note`
   Note note;
 };
 
@@ -189,6 +195,7 @@ class ModelServer {
   struct Change {
     uint32_t position = 0;
     bool exists = false;
+    bool untold = false;  ///< no proxy made it, and the server tells nobody
     uint64_t at_ns = 0;
     uint64_t expires_ns = kNever;  ///< when what was written is over, if nothing comes before
   };
@@ -215,6 +222,10 @@ class ModelServer {
   void restart(uint64_t down_ns);
   void demote();
   void evict_tracked(Name name);
+  /// Until then what is published about writes reaches nobody: in a cluster messages go from node
+  /// to node, and the link between two of them can be down while every proxy's links are fine. What
+  /// a bus publishes itself goes on, because it subscribes at the same node.
+  void mute(uint64_t until_ns) { muted_ns_ = std::max(muted_ns_, until_ns); }
   bool running() const { return !stopped_ && !down_; }
 
  private:
@@ -229,14 +240,14 @@ class ModelServer {
   int64_t pttl(Link* link, Key key);
   uint32_t write(Link* link, const Command& command);
   uint32_t write_all(Link* link, const Command& command);
-  void append(Key key, bool exists, uint64_t expires_ns);
+  void append(Key key, bool exists, uint64_t expires_ns, bool untold);
   void watch_expiry(Key key);
   void expire(Key key, uint32_t position);
   void reap(Link* by, Key key);
   void reap_later(Key key);
   void invalidate(Name name, const Link* by);
   bool redirect(Link& link, uint32_t subscriber);
-  void publish(const Note& note);
+  uint8_t publish(const Note& note);
   uint64_t wall_ms() const;
 
   ModelRedis& redis_;
@@ -247,6 +258,8 @@ class ModelServer {
   uint32_t position_ = 0;
   uint64_t demoted_ns_ = kNever;
   uint64_t wall_phase_ns_;  ///< its clock's milliseconds do not begin when ours do
+  uint64_t muted_ns_ = 0;   ///< mute() ends then
+  bool around_ = false;     ///< write_directly is under way, and the server tells nobody
   bool stopped_ = false;
   bool down_ = false;
   std::array<std::vector<Change>, kKeys> history_;

@@ -8,7 +8,8 @@
 namespace nearcached::sim {
 namespace {
 
-constexpr Bytes kKeyText[kNames] = {"a", "b", "c", "d"};
+// Of thousands; here a table has a handful, and a walk must take its time.
+constexpr uint64_t kWalkBucketsPerTurn = 1;
 
 bool is_read(ClientRequest::Op op) {
   using Op = ClientRequest::Op;
@@ -94,6 +95,7 @@ void Router::turn_end() {
     for (Connection* connection : connections) connection->flush();
   }
   l1_.sweep(now_ns / kNsPerMs);
+  if (!patterns_.empty()) walk_patterns(kWalkBucketsPerTurn);
 }
 
 Session* Router::find(SessionRef ref) {
@@ -156,6 +158,7 @@ Command Router::command_of(const Session& session, const ClientRequest& request)
     case Op::exec: command.kind = Command::Kind::exec; break;
     case Op::flush_all: command.kind = Command::Kind::flush_all; break;
     case Op::swap_db: command.kind = Command::Kind::swap_db; break;
+    case Op::pattern:
     case Op::select: break;
   }
   return command;
@@ -197,11 +200,13 @@ Session::Outcome Router::route(Session& session, const ClientRequest& request) {
     case Op::multi:
     case Op::watch: return pinned(session, request);
     case Op::select: return select(session, request);
+    case Op::pattern: return pattern(session, request);
     default: return relay(session, request);
   }
 }
 
 bool Router::catch_up() {
+  if (process.patterns_version != patterns_seen_) adopt_patterns();
   const uint64_t all = process.stamps.load_all();
   if (all != seen_all_) {
     seen_all_ = all;
@@ -219,7 +224,7 @@ bool Router::serves_hits(const Session& session, const Lane& lane) const {
 }
 
 L1Key Router::l1_key(Key key, uint16_t command, uint32_t space) const {
-  return {process.hash_of(key), space, command, kKeyText[name_of(key)], {}};
+  return {process.hash_of(key), space, command, kNameText[name_of(key)], {}};
 }
 
 // What is held is a version, written the way that coherence::looks_missing tells a missing key from
@@ -228,7 +233,8 @@ std::optional<Router::Held> Router::find_valid(Key key, uint16_t command, uint32
   L1Hit hit;
   const L1Key wanted = l1_key(key, command, space);
   if (!l1_.find(wanted, now_ns / kNsPerMs, hit)) return std::nullopt;
-  if (!coherence::stamp_holds(hit.stamp, process.stamps.load(wanted.hash))) {
+  if (!coherence::stamp_holds(hit.stamp, process.stamps.load(wanted.hash)) ||
+      (!patterns_.empty() && patterns_.kills(wanted.key, hit.filled_ms))) {
     l1_.erase(wanted);
     return std::nullopt;
   }

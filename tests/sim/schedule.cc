@@ -49,17 +49,26 @@ Plan draw_plan(Random& random, const ScheduleOptions& options) {
   proxy.reconnect_max_ns = proxy.reconnect_min_ns * 4;
   proxy.l1_bytes = random.percent(90) ? 1 << 20 : 8192;
   plan.tick_ns = std::clamp(proxy.heartbeat_ns / 2, 5 * kNsPerMs, 100 * kNsPerMs);
-  // In mode publish nobody hears of writers around the proxies until l1.ttl.
-  if (options.mode != CoherenceMode::publish)
-    plan.writer_gap_ns = random.percent(20) ? 0 : plan.active_ns / random.between(2, 40);
-  for (unsigned fault = 0; fault < std::size(kFaultNames); ++fault)
-    if (random.percent(25) &&
-        (options.address_moves || static_cast<Fault>(fault) != Fault::fail_over))
-      plan.faults.push_back(static_cast<Fault>(fault));
+  // In mode publish nobody hears of writers around the proxies, unless somebody says so.
+  const bool publish = options.mode == CoherenceMode::publish;
+  const bool patterns = publish && random.percent(40);
+  if (!publish || patterns)
+    plan.writer_gap_ns =
+        random.percent(20) && !patterns ? 0 : plan.active_ns / random.between(2, 40);
+  for (unsigned i = 0; i < std::size(kFaultNames); ++i) {
+    const auto fault = static_cast<Fault>(i);
+    if (fault == Fault::mute) continue;
+    if (random.percent(25) && (options.address_moves || fault != Fault::fail_over))
+      plan.faults.push_back(fault);
+  }
+  if (publish && random.percent(20)) plan.faults = {Fault::mute};
   if (!options.faults.empty()) plan.faults = options.faults;
   if (!plan.faults.empty()) plan.fault_gap_ns = plan.active_ns / random.between(1, 12);
   plan.clients = draw_client_options(random, plan.active_ns, plan.proxies == 1);
-  if (!in_band) plan.settle_ns = proxy.idle_proof_ns + proxy.timeout_ns;
+  if (patterns) plan.clients.patterns = static_cast<unsigned>(random.between(1, 10));
+  proxy.ack_timeout_ns = 2 * unit_ns;
+  if (patterns) plan.settle_ns += proxy.ack_timeout_ns;
+  if (!in_band) plan.settle_ns += proxy.idle_proof_ns + proxy.timeout_ns;
   plan.settle_ns += proxy.timeout_ns + 2 * proxy.connect_timeout_ns + 2 * proxy.reconnect_max_ns +
                     4 * unit_ns + 300 * kNsPerMs + plan.clients.ttl_max_ms * kNsPerMs;
   return plan;
@@ -98,6 +107,7 @@ void Schedule::start_process(unsigned number) {
       std::make_unique<Process>(engine_, redis_, clients_, plan_.proxy, number));
   for (uint64_t& hash : process.hashes) hash = engine_.random.next();
   if (engine_.random.percent(20)) process.hashes[1] = process.hashes[0] ^ 1;  // one slot for two
+  checker_.add(process);
   const size_t first_client = clients_.size();
   for (unsigned i = 0; i < plan_.workers; ++i) {
     Router& router = *process.routers.emplace_back(std::make_unique<Router>(process, i));
@@ -178,6 +188,14 @@ void Schedule::do_fault() {
       break;
     case Fault::evict: primary.evict_tracked(static_cast<Name>(random.below(kNames))); break;
     case Fault::hang_up: clients_.close_one(); break;
+    case Fault::mute: {
+      const uint64_t until_ns =
+          engine_.now_ns() + random.skewed(std::min(left_ns, 4 * plan_.unit_ns));
+      engine_.trace("fault: server ", uint64_t{primary.id()},
+                    " delivers no messages of writes until ", until_ns / kNsPerMs, " ms");
+      primary.mute(until_ns);
+      break;
+    }
   }
   engine_.after(random.skewed(4 * plan_.fault_gap_ns), [this] { do_fault(); });
 }
@@ -197,6 +215,12 @@ void Schedule::run() {
   redis_.end_faults();
   engine_.run_until(plan_.active_ns + plan_.settle_ns);
   clients_.check_idle();
+  if (plan_.clients.patterns > 0) {
+    clients_.ask_pattern();
+    engine_.run_until(engine_.now_ns() + plan_.proxy.ack_timeout_ns +
+                      50 * plan_.network.delay_max_ns);
+    clients_.check_idle();
+  }
   engine_.trace("all must have converged");
   clients_.verify();
   engine_.run_until(engine_.now_ns() + 800 * plan_.network.delay_max_ns + plan_.settle_ns);

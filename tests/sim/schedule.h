@@ -9,9 +9,22 @@
 namespace nearcached::sim {
 
 /// What can go wrong. All but evict and hang_up are outside the proxies.
-enum class Fault : uint8_t { hang, cut, vanish, cut_all, stop, restart, fail_over, evict, hang_up };
+enum class Fault : uint8_t {
+  hang,
+  cut,
+  vanish,
+  cut_all,
+  stop,
+  restart,
+  fail_over,
+  evict,
+  hang_up,
+  /// In mode publish only, and by itself: who has lost its own bus as well has no heartbeats that
+  /// would show the others what they miss.
+  mute,
+};
 constexpr const char* kFaultNames[] = {"hang",    "cut",       "vanish", "cut_all", "stop",
-                                       "restart", "fail_over", "evict",  "hang_up"};
+                                       "restart", "fail_over", "evict",  "hang_up", "mute"};
 
 struct ScheduleOptions {
   CoherenceMode mode = CoherenceMode::resp3;
