@@ -75,7 +75,12 @@ void Clients::next_batch_later(Client& client) {
   Random& random = engine_.random;
   uint64_t think_ns = random.skewed(2 * redis_.options().delay_max_ns);
   if (random.percent(25)) think_ns = random.skewed(options_.think_max_ns);
-  if (client.verifying) think_ns = 4 * redis_.options().delay_max_ns;
+  if (client.verifying) {
+    think_ns = 4 * redis_.options().delay_max_ns;
+    // Before the read that must be a hit: the lane may only just have come up, its last link having
+    // been lost without a sign, and has to be proven first.
+    if (client.verified % kRounds == kRounds - 1) think_ns += options_.proof_ns;
+  }
   engine_.after(think_ns, [this, &client] { next_batch(client); });
 }
 

@@ -10,6 +10,7 @@ namespace nearcached::sim {
 struct ClientOptions {
   uint64_t think_max_ns = 10 * kNsPerMs;
   uint64_t ttl_max_ms = 100;
+  uint64_t proof_ns = 0;  ///< by then a link that has come up has been proven
   unsigned batch_max = 4;
   unsigned names = kNames;  ///< how many keys are in use
   // In percent.

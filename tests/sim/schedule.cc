@@ -68,6 +68,7 @@ Plan draw_plan(Random& random, const ScheduleOptions& options) {
   if (patterns) plan.clients.patterns = static_cast<unsigned>(random.between(1, 10));
   proxy.ack_timeout_ns = 2 * unit_ns;
   if (patterns) plan.settle_ns += proxy.ack_timeout_ns;
+  plan.clients.proof_ns = unit_ns;
   if (!in_band) plan.settle_ns += proxy.idle_proof_ns + proxy.timeout_ns;
   plan.settle_ns += proxy.timeout_ns + 2 * proxy.connect_timeout_ns + 2 * proxy.reconnect_max_ns +
                     4 * unit_ns + 300 * kNsPerMs + plan.clients.ttl_max_ms * kNsPerMs;
@@ -223,7 +224,8 @@ void Schedule::run() {
   }
   engine_.trace("all must have converged");
   clients_.verify();
-  engine_.run_until(engine_.now_ns() + 800 * plan_.network.delay_max_ns + plan_.settle_ns);
+  engine_.run_until(engine_.now_ns() + 800 * plan_.network.delay_max_ns + plan_.settle_ns +
+                    2 * kKeys * plan_.clients.proof_ns);
   clients_.check_idle();
 }
 
