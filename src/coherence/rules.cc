@@ -32,9 +32,9 @@ bool stamp_holds(uint64_t item_stamp, uint64_t stamp_now) {
   return item_stamp == stamp_now;
 }
 
-bool may_join(const FillStart& flight, uint64_t stamp_now, uint32_t space_now) {
+bool may_join(const FillStart& flight, uint64_t stamp_now, uint32_t space_now, uint64_t void_ns) {
   if (mutation::no_join_rule) return true;
-  return flight.stamp == stamp_now && flight.space == space_now;
+  return flight.stamp == stamp_now && flight.space == space_now && flight.sent_ns > void_ns;
 }
 
 bool may_fill(uint64_t stamp_now) {

@@ -51,7 +51,7 @@ Session::Outcome Router::start_read(Session& session, const Request& request,
                           (!session.outstanding() || flight->sequence > session.last_sequence);
     // What it asked for may have been answered then, and that be on its way since.
     const bool young = flight->start.sent_ns + max_staleness_ns_ > now_ns_;
-    if (in_order && young && coherence::may_join(flight->start, stamp, key.space)) {
+    if (in_order && young && coherence::may_join(flight->start, stamp, key.space, fills_void_ns_)) {
       flight->waiters.push_back({session.ref, session.reserve(), convert});
       session.last_connection = &lane;
       session.last_sequence = flight->sequence;

@@ -1,7 +1,8 @@
 // NEARCACHE PATTERN, one worker's part: a pattern counts from the moment it is accepted, because
 // every hit is compared with those that are new (coherence/patterns.h); meanwhile the table is
 // walked in small steps, and when it has been walked through, the patterns are forgotten. Fills
-// that were under way when a pattern came are not kept: what they bring may be from before it.
+// that were under way when a pattern came are neither kept nor joined: what they bring may be from
+// before it.
 #include "nearcached/base/clock.h"
 #include "route/router.h"
 

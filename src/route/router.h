@@ -311,7 +311,7 @@ class Router final : public Session::Owner, public Connection::Owner {
 
   coherence::PatternSet patterns_;
   uint64_t patterns_seen_ = 0;  ///< Process::patterns_version
-  uint64_t fills_void_ns_ = 0;  ///< what was asked for up to then is not kept
+  uint64_t fills_void_ns_ = 0;  ///< what was asked for up to then is not kept, nor joined
   L1Table::Walk pattern_walk_;
 
   struct Parked {

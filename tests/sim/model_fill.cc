@@ -51,7 +51,7 @@ Session::Outcome Router::start_read(Session& session, const ClientRequest& reque
     const bool in_order = here && flight->start.sent_ns >= session.view.floor_ns &&
                           (!session.outstanding() || flight->sequence > session.last_sequence);
     const bool young = flight->start.sent_ns + process.options.max_staleness_ns > now_ns;
-    if (in_order && young && coherence::may_join(flight->start, stamp, space)) {
+    if (in_order && young && coherence::may_join(flight->start, stamp, space, fills_void_ns_)) {
       flight->waiters.push_back({session.ref, session.reserve(request)});
       session.last_connection = &lane.connection;
       session.last_sequence = flight->sequence;

@@ -45,8 +45,9 @@ struct FillStart {
 
 /// May a read that starts now share the reply of a flight that is under way? Not if a write began
 /// or ended since the flight started: the write may be acknowledged while the flight still brings
-/// the old value (G1).
-bool may_join(const FillStart& flight, uint64_t stamp_now, uint32_t space_now);
+/// the old value (G1). Nor if it was sent up to `void_ns`, when a pattern was accepted that may be
+/// meant for what it brings.
+bool may_join(const FillStart& flight, uint64_t stamp_now, uint32_t space_now, uint64_t void_ns);
 
 /// May a read that starts now be the start of a fill at all? Not while a write is under way.
 bool may_fill(uint64_t stamp_now);

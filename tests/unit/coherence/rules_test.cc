@@ -119,24 +119,31 @@ TEST_CASE("a read fills again only when the last of several writes has ended", "
 
 TEST_CASE("a flight is joined while nothing has changed since its start", "[rules]") {
   StampTable table(1024);
-  const FillStart flight{table.load(7), 3, 0};
-  CHECK(may_join(flight, table.load(7), 3));
+  const FillStart flight{table.load(7), 3, 10 * kMs};
+  CHECK(may_join(flight, table.load(7), 3, 0));
   table.invalidate(8 << 16);
-  CHECK(may_join(flight, table.load(7), 3));
+  CHECK(may_join(flight, table.load(7), 3, 0));
+}
+
+TEST_CASE("a read never joins a flight that was sent before a pattern was accepted", "[rules]") {
+  StampTable table(1024);
+  const FillStart flight{table.load(7), 3, 10 * kMs};
+  CHECK(may_join(flight, table.load(7), 3, 10 * kMs - 1));
+  CHECK_FALSE(may_join(flight, table.load(7), 3, 10 * kMs));
 }
 
 TEST_CASE("a read never joins a flight from before a write, an invalidation or an epoch",
           "[rules]") {
   StampTable table(1024);
-  const FillStart flight{table.load(7), 3, 0};
-  CHECK_FALSE(may_join(flight, table.load(7), 4));
+  const FillStart flight{table.load(7), 3, 10 * kMs};
+  CHECK_FALSE(may_join(flight, table.load(7), 4, 0));
   SECTION("a write that has ended") {
     table.begin_write(7);
     table.end_write(7);
   }
   SECTION("a write that is under way") { table.begin_write(7); }
   SECTION("an invalidation") { table.invalidate(7); }
-  CHECK_FALSE(may_join(flight, table.load(7), 3));
+  CHECK_FALSE(may_join(flight, table.load(7), 3, 0));
 }
 
 TEST_CASE("a fill is kept only if stamp and epoch are those of its start", "[rules]") {
