@@ -70,6 +70,22 @@ TEST_CASE("an invalidation between a read's reply and its PTTL keeps the value o
   CHECK(worker.read("k", "new") == bulk("new"));
 }
 
+TEST_CASE("a read behind a pattern does not share the reply of one from before it", "[router]") {
+  WorkerUnderTest worker;
+  const std::unique_ptr<Peer> other = worker.connect();
+  worker.client->send_request({"GET", "k"});
+  REQUIRE(worker.upstream.request() == "GET k");
+  REQUIRE(worker.upstream.request() == "PTTL k");
+  worker.accept_pattern("k*");
+  other->send_request({"GET", "k"});
+  worker.upstream.await("$3\r\nGET\r\n$1\r\nk\r\n");
+  worker.upstream.send(bulk("old") + ":-1\r\n");
+  CHECK(worker.client->reply() == bulk("old"));
+  REQUIRE(worker.upstream.request() == "GET k");
+  worker.upstream.send(bulk("new"));
+  CHECK(other->reply() == bulk("new"));
+}
+
 TEST_CASE("a link that was lost takes with it what was filled over it", "[router]") {
   WorkerUnderTest worker;
   worker.read("k", "old");

@@ -165,18 +165,23 @@ WorkerUnderTest::WorkerUnderTest(CoherenceMode mode)
   process_.mailboxes.push_back(&worker_->mailbox());
   worker_->start();
   upstream.accept();
+  client = connect();
+}
+
+std::unique_ptr<Peer> WorkerUnderTest::connect() {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
     throw std::runtime_error("no socket pair");
-  client = std::make_unique<Peer>(ends[0]);
+  auto peer = std::make_unique<Peer>(ends[0]);
   process_.clients.fetch_add(1);
   worker_->accept(ends[1], true);
-  client->send_request({"HELLO", "3"});
-  client->send_request({"ECHO", "ready"});
+  peer->send_request({"HELLO", "3"});
+  peer->send_request({"ECHO", "ready"});
   upstream.request();
   upstream.send("$5\r\nready\r\n");
-  client->reply();
-  client->reply();
+  peer->reply();
+  peer->reply();
+  return peer;
 }
 
 WorkerUnderTest::~WorkerUnderTest() {

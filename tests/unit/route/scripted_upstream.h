@@ -55,6 +55,10 @@ class ScriptedUpstream {
   /// The same, unless `other` has something to read first.
   std::optional<std::string> request_before(const Peer& other);
   void send(Bytes bytes) const { peer_->send(bytes); }
+  /// Waits until `text` has come, and takes nothing.
+  void await(Bytes text) {
+    while (peer_->received().find(text) == std::string::npos) peer_->receive();
+  }
 
  private:
   std::optional<std::string> next_parsed();
@@ -75,6 +79,11 @@ class WorkerUnderTest {
   /// The client reads `key`; if that comes upstream, the answer is `value` (a key without expiry).
   /// Returns what the client got, and only when all the worker has to do for it is done.
   std::string read(const std::string& key, const std::string& value);
+
+  /// One more client, ready.
+  std::unique_ptr<Peer> connect();
+  /// Another proxy's NEARCACHE PATTERN has come.
+  void accept_pattern(Bytes glob) { process_.on_pattern(glob, coherence::Cause::pattern); }
 
   ScriptedUpstream upstream;
   std::unique_ptr<Peer> client;
