@@ -77,9 +77,9 @@ void Clients::next_batch_later(Client& client) {
   if (random.percent(25)) think_ns = random.skewed(options_.think_max_ns);
   if (client.verifying) {
     think_ns = 4 * redis_.options().delay_max_ns;
-    // Before the read that must be a hit: the lane may only just have come up, its last link having
-    // been lost without a sign, and has to be proven first.
-    if (client.verified % kRounds == kRounds - 1) think_ns += options_.proof_ns;
+    // Before the read that fills, so that the last one is a hit: the lane may only just have come
+    // up, its last link having been lost without a sign, and has to be proven first.
+    if (client.verified % kRounds == kRounds - 2) think_ns += options_.proof_ns;
   }
   engine_.after(think_ns, [this, &client] { next_batch(client); });
 }
