@@ -12,7 +12,7 @@ import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-PURE = {"resp", "command", "l1", "coherence"}
+PURE = {"resp", "command", "l1", "coherence", "topology"}
 LOW = {"base", "config"} | PURE
 LAYERS = {
     "base": set(),
@@ -21,12 +21,14 @@ LAYERS = {
     "command": {"base", "resp"},
     "l1": {"base"},
     "coherence": {"base"},
+    "topology": {"base", "config"},
     "loop": LOW,
     "bus": LOW | {"loop"},
+    "discovery": LOW | {"loop"},
     "upstream": LOW | {"loop"},
     "client": LOW | {"loop", "upstream"},
-    "route": LOW | {"loop", "bus", "upstream", "client"},
-    "server": LOW | {"loop", "bus", "upstream", "client", "route"},
+    "route": LOW | {"loop", "bus", "discovery", "upstream", "client"},
+    "server": LOW | {"loop", "bus", "discovery", "upstream", "client", "route"},
     "main.cc": LOW | {"server"},
 }
 

@@ -183,7 +183,9 @@ Result<UpstreamUrl> parse_url(std::string_view text) {
   if (scheme_end == std::string_view::npos) {
     Result<Address> address = parse_host_port(text, 0);
     if (!address) return address.error();
-    return UpstreamUrl{std::move(address.value()), {}, {}, 0};
+    UpstreamUrl url;
+    url.address = std::move(address.value());
+    return url;
   }
   const std::string_view scheme = text.substr(0, scheme_end);
   const std::string_view rest = text.substr(scheme_end + 3);

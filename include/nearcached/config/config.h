@@ -25,10 +25,16 @@ struct Address {
   bool operator==(const Address&) const = default;
 };
 
+/// What stands behind the cache.
+enum class UpstreamKind : uint8_t { single, cluster, sentinel };
+
 struct UpstreamUrl {
-  Address address{"127.0.0.1", 6379, {}};
-  std::string user;      ///< empty: none given
-  std::string password;  ///< empty: none given
+  UpstreamKind kind = UpstreamKind::single;
+  Address address{"127.0.0.1", 6379, {}};  ///< of a cluster: the first seed; sentinel: not used
+  std::vector<Address> seeds;              ///< cluster: nodes to ask first; sentinel: the sentinels
+  std::string service;                     ///< sentinel: the name that the sentinels know it by
+  std::string user;                        ///< empty: none given
+  std::string password;                    ///< empty: none given
   uint32_t database = 0;
   bool operator==(const UpstreamUrl&) const = default;
 };
@@ -76,8 +82,14 @@ struct Config {
     uint64_t timeout_ms = 5'000;     ///< no progress on an outstanding request: link is lost
     uint64_t reconnect_min_ms = 20;  ///< jittered, doubled up to …
     uint64_t reconnect_max_ms = 1'000;
-    uint32_t private_idle_max = 16;     ///< idle private connections kept per worker
-    uint64_t idle_timeout_ms = 60'000;  ///< idle lanes and private connections are closed
+    uint32_t private_idle_max = 16;          ///< idle private connections kept per worker
+    uint64_t idle_timeout_ms = 60'000;       ///< idle lanes and private connections are closed
+    uint64_t topology_refresh_ms = 10'000;   ///< a cluster is asked again who owns what
+    uint64_t topology_refresh_min_ms = 100;  ///< but never more often than this
+    uint32_t redirects_max = 16;             ///< MOVED, ASK, TRYAGAIN … followed for one request
+    uint64_t retry_ms = 5;          ///< pause before a TRYAGAIN or CLUSTERDOWN is tried again
+    uint32_t breaker_failures = 3;  ///< failed attempts after which a node's requests fail at once
+    std::string sentinel_user, sentinel_password;  ///< for the sentinels themselves
     bool operator==(const Upstream&) const = default;
   } upstream;
 
@@ -129,6 +141,7 @@ struct Config {
     uint32_t bus_queue = 8'192;          ///< messages that the upstream has not yet answered
     uint32_t bus_peers = 1'024;          ///< other proxies whose writes are followed
     uint32_t audits = 1'024;             ///< audits under way in one worker
+    uint32_t nodes = 1'024;              ///< nodes of a cluster ever seen
     bool operator==(const Limits&) const = default;
   } limits;
 

@@ -9,6 +9,15 @@ using config::redact;
 
 namespace {
 
+UpstreamUrl single(Address address, std::string user, std::string password, uint32_t database) {
+  UpstreamUrl url;
+  url.address = std::move(address);
+  url.user = std::move(user);
+  url.password = std::move(password);
+  url.database = database;
+  return url;
+}
+
 UpstreamUrl url(const std::string& text) {
   INFO(text);
   Result<UpstreamUrl> parsed = parse_url(text);
@@ -65,17 +74,17 @@ TEST_CASE("the path of a Unix socket fits sockaddr_un", "[config]") {
 }
 
 TEST_CASE("an upstream has each part of its URL", "[config]") {
-  CHECK(url("redis://h") == UpstreamUrl{{"h", 6379, {}}, {}, {}, 0});
-  CHECK(url("redis://h/") == UpstreamUrl{{"h", 6379, {}}, {}, {}, 0});
-  CHECK(url("redis://h:1/15") == UpstreamUrl{{"h", 1, {}}, {}, {}, 15});
-  CHECK(url("redis://u:p@h:1") == UpstreamUrl{{"h", 1, {}}, "u", "p", 0});
-  CHECK(url("redis://:p@h:1") == UpstreamUrl{{"h", 1, {}}, {}, "p", 0});
-  CHECK(url("redis://:p@[::1]:1/2") == UpstreamUrl{{"::1", 1, {}}, {}, "p", 2});
-  CHECK(url("redis://[::1]") == UpstreamUrl{{"::1", 6379, {}}, {}, {}, 0});
-  CHECK(url("h.example:1") == UpstreamUrl{{"h.example", 1, {}}, {}, {}, 0});
-  CHECK(url("[::1]:1") == UpstreamUrl{{"::1", 1, {}}, {}, {}, 0});
-  CHECK(url("unix:/s") == UpstreamUrl{{{}, 0, "/s"}, {}, {}, 0});
-  CHECK(url("unix:///s?db=3") == UpstreamUrl{{{}, 0, "/s"}, {}, {}, 3});
+  CHECK(url("redis://h") == single({"h", 6379, {}}, {}, {}, 0));
+  CHECK(url("redis://h/") == single({"h", 6379, {}}, {}, {}, 0));
+  CHECK(url("redis://h:1/15") == single({"h", 1, {}}, {}, {}, 15));
+  CHECK(url("redis://u:p@h:1") == single({"h", 1, {}}, "u", "p", 0));
+  CHECK(url("redis://:p@h:1") == single({"h", 1, {}}, {}, "p", 0));
+  CHECK(url("redis://:p@[::1]:1/2") == single({"::1", 1, {}}, {}, "p", 2));
+  CHECK(url("redis://[::1]") == single({"::1", 6379, {}}, {}, {}, 0));
+  CHECK(url("h.example:1") == single({"h.example", 1, {}}, {}, {}, 0));
+  CHECK(url("[::1]:1") == single({"::1", 1, {}}, {}, {}, 0));
+  CHECK(url("unix:/s") == single({{}, 0, "/s"}, {}, {}, 0));
+  CHECK(url("unix:///s?db=3") == single({{}, 0, "/s"}, {}, {}, 3));
 }
 
 TEST_CASE("a password may be percent-encoded, and need not be", "[config]") {

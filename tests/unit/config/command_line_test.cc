@@ -58,7 +58,8 @@ TEST_CASE("every option sets its key", "[config]") {
                        .config;
   CHECK(c.server.listen == std::vector<Address>{{"::1", 1, {}}, {{}, 0, "/a,b"}});
   CHECK(c.upstream.url == "redis://:p@h");
-  CHECK(c.upstream.parsed == UpstreamUrl{{"h", 6379, {}}, {}, "p", 0});
+  CHECK(c.upstream.parsed.address == Address{"h", 6379, {}});
+  CHECK(c.upstream.parsed.password == "p");
   CHECK(c.server.threads == 2);
   CHECK(c.l1.memory_bytes == 2u << 20);
   CHECK(c.coherence.mode == CoherenceMode::off);

@@ -27,7 +27,8 @@ Config everything_changed() {
   Config c;
   c.server = {{{"::1", 7000, {}}, {{}, 0, "/tmp/a \"quoted\" \\ name.sock"}}, 3, 1, 0, 1'500};
   c.upstream.url = "redis://10.1.2.3:7001/4";
-  c.upstream.parsed = {{"10.1.2.3", 7001, {}}, {}, {}, 4};
+  c.upstream.parsed.address = {"10.1.2.3", 7001, {}};
+  c.upstream.parsed.database = 4;
   c.upstream.connect_timeout_ms = 10;
   c.upstream.timeout_ms = 61'000;
   c.upstream.reconnect_min_ms = 1;
