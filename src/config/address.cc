@@ -1,7 +1,8 @@
 // Three notations share one grammar of host and port: ADDR (listen), URL (upstream), and bare
-// host:port. Anything doubtful is refused here, before a socket is made, because getaddrinfo and
-// bind explain themselves badly. A password may hold '@' or '/' unencoded: the last '@' ends it. A
-// generic URL library would refuse exactly those, and would bring more than it saves.
+// host:port; a cluster and a Sentinel service have several of the latter. Anything doubtful is
+// refused here, before a socket is made, because getaddrinfo and bind explain themselves badly. A
+// password may hold '@' or '/' unencoded: the last '@' ends it. A generic URL library would refuse
+// exactly those, and would bring more than it saves.
 #include "config/address.h"
 
 #include <arpa/inet.h>
@@ -25,6 +26,8 @@ namespace {
 
 constexpr std::string_view kUnixScheme = "unix:";
 constexpr uint16_t kRedisPort = 6379;
+constexpr uint16_t kSentinelPort = 26379;
+constexpr size_t kSeedsMax = 64;
 constexpr uint32_t kDatabaseMax = INT32_MAX;  // Redis's own type for it
 
 bool is_ip(int family, const std::string& host) {
@@ -139,21 +142,92 @@ Result<UpstreamUrl> parse_unix_url(std::string_view text) {
   return url;
 }
 
+// Takes "user:password@" off the front of `text`, if it is there.
+Result<void> take_user_info(std::string_view& text, UpstreamUrl& url) {
+  const size_t at = text.rfind('@');
+  if (at == std::string_view::npos) return {};
+  const std::string_view user_info = text.substr(0, at);
+  text = text.substr(at + 1);
+  return parse_user_info(user_info, url);
+}
+
+// "host[:port],host[:port]"
+Result<std::vector<Address>> parse_hosts(std::string_view text, uint16_t default_port) {
+  std::vector<Address> hosts;
+  for (bool more = true; more;) {
+    const size_t comma = text.find(',');
+    Result<Address> address = parse_host_port(text.substr(0, comma), default_port);
+    if (!address) return address.error();
+    if (std::find(hosts.begin(), hosts.end(), address.value()) != hosts.end())
+      return Error{"a host is given twice"};
+    if (hosts.size() == kSeedsMax)
+      return Error{"at most " + std::to_string(kSeedsMax) + " hosts are given"};
+    hosts.push_back(std::move(address.value()));
+    more = comma != std::string_view::npos;
+    if (more) text = text.substr(comma + 1);
+  }
+  return hosts;
+}
+
 // What follows redis://
 Result<UpstreamUrl> parse_redis_url(std::string_view text) {
   UpstreamUrl url;
-  const size_t at = text.rfind('@');
-  if (at != std::string_view::npos) {
-    if (const Result<void> user_info = parse_user_info(text.substr(0, at), url); !user_info)
-      return user_info.error();
-    text = text.substr(at + 1);
-  }
+  if (const Result<void> taken = take_user_info(text, url); !taken) return taken.error();
   const size_t slash = std::min(text.find('/'), text.size());
   Result<Address> address = parse_host_port(text.substr(0, slash), kRedisPort);
   if (!address) return address.error();
   url.address = std::move(address.value());
   if (slash + 1 < text.size()) {
     const Result<uint32_t> database = parse_database(text.substr(slash + 1));
+    if (!database) return database.error();
+    url.database = database.value();
+  }
+  return url;
+}
+
+// What follows redis+cluster://
+Result<UpstreamUrl> parse_cluster_url(std::string_view text) {
+  UpstreamUrl url;
+  url.kind = UpstreamKind::cluster;
+  if (const Result<void> taken = take_user_info(text, url); !taken) return taken.error();
+  const size_t slash = std::min(text.find('/'), text.size());
+  Result<std::vector<Address>> seeds = parse_hosts(text.substr(0, slash), kRedisPort);
+  if (!seeds) return seeds.error();
+  if (slash + 1 < text.size()) {
+    const Result<uint32_t> database = parse_database(text.substr(slash + 1));
+    if (!database) return database.error();
+    if (database.value() != 0) return Error{"a cluster has only database 0"};
+  }
+  url.seeds = std::move(seeds.value());
+  url.address = url.seeds.front();
+  return url;
+}
+
+// Sentinel's own rule for names.
+bool is_service(std::string_view name) {
+  static constexpr std::string_view kAllowed =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+  return !name.empty() && name.find_first_not_of(kAllowed) == std::string_view::npos;
+}
+
+// What follows redis+sentinel://
+Result<UpstreamUrl> parse_sentinel_url(std::string_view text) {
+  UpstreamUrl url;
+  url.kind = UpstreamKind::sentinel;
+  url.address = {};
+  if (const Result<void> taken = take_user_info(text, url); !taken) return taken.error();
+  const size_t slash = std::min(text.find('/'), text.size());
+  Result<std::vector<Address>> sentinels = parse_hosts(text.substr(0, slash), kSentinelPort);
+  if (!sentinels) return sentinels.error();
+  url.seeds = std::move(sentinels.value());
+  text = text.substr(std::min(slash + 1, text.size()));
+  if (text.empty()) return Error{"the service is missing: redis+sentinel://host/service"};
+  const size_t service_end = std::min(text.find('/'), text.size());
+  url.service = text.substr(0, service_end);
+  if (!is_service(url.service))
+    return Error{"the service is not a word of letters, digits and \".-_\""};
+  if (service_end + 1 < text.size()) {
+    const Result<uint32_t> database = parse_database(text.substr(service_end + 1));
     if (!database) return database.error();
     url.database = database.value();
   }
@@ -191,8 +265,9 @@ Result<UpstreamUrl> parse_url(std::string_view text) {
   const std::string_view rest = text.substr(scheme_end + 3);
   if (scheme == "redis") return parse_redis_url(rest);
   if (scheme == "unix") return parse_unix_url(rest);  // unix:///path
-  for (const std::string_view later : {"rediss", "redis+cluster", "redis+sentinel"})
-    if (scheme == later) return Error{"this version does not speak " + std::string(later) + "://"};
+  if (scheme == "redis+cluster") return parse_cluster_url(rest);
+  if (scheme == "redis+sentinel") return parse_sentinel_url(rest);
+  if (scheme == "rediss") return Error{"this version does not speak rediss://"};
   return Error{"unknown scheme"};
 }
 
@@ -208,9 +283,9 @@ std::string redact(std::string_view url) {
     return std::string(url.substr(0, secret)).append("***").append(url.substr(at));
   }
   // Without '@' the host may have been forgotten: "redis://user:password". So what follows a colon
-  // is shown only if the whole is a host and a port, or an IPv6 address that was given none.
+  // is shown only if the whole is hosts and ports, or IPv6 addresses that were given none.
   const std::string_view rest = url.substr(begin);
-  if (colon == url.size() || parse_host_port(rest.substr(0, rest.find('/')), kRedisPort))
+  if (colon == url.size() || parse_hosts(rest.substr(0, rest.find('/')), kRedisPort))
     return std::string(url);
   return std::string(url.substr(0, colon + 1)).append("***");
 }

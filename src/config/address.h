@@ -10,7 +10,10 @@ namespace nearcached::config {
 
 inline constexpr std::string_view kAddressForms = "127.0.0.1:6380, [::1]:6380 or unix:/path";
 inline constexpr std::string_view kUrlForms =
-    "redis://[user:password@]host[:port][/database], host:port or unix:/path[?db=N]";
+    "redis://[user:password@]host[:port][/database], "
+    "redis+cluster://[user:password@]host[:port],…, "
+    "redis+sentinel://[user:password@]host[:port],…/service[/database], "
+    "host:port or unix:/path[?db=N]";
 
 /// An address to listen on: an IP address with its port, or a Unix socket.
 /// The error says what is wrong, without repeating the text.

@@ -1,6 +1,6 @@
 // Values of keys: text in, field out, and back. One switch over Kind in each direction; everything
 // a kind needs beyond that is a function here. An interface with a class per kind was the
-// alternative: four times the text for the same thirteen cases.
+// alternative: four times the text for the same cases.
 #include <algorithm>
 #include <array>
 #include <limits>
@@ -20,6 +20,7 @@ constexpr std::array<std::string_view, 7> kModes{"auto",     "resp3", "redirect"
 constexpr std::array<std::string_view, 2> kPayloads{"key", "pattern"};
 constexpr std::array<std::string_view, 5> kLevels{"trace", "debug", "info", "warn", "error"};
 constexpr std::string_view kAuto = "auto";
+constexpr std::string_view kHidden = "***";
 
 template <size_t N>
 std::string choices(const std::array<std::string_view, N>& names) {
@@ -36,6 +37,7 @@ std::string format_count(uint64_t number) { return std::to_string(number); }
 std::string format_seconds(uint64_t seconds) { return format_duration_ms(seconds * 1000); }
 
 Error rejected(const Key& key, const Given& given) {
+  if (key.kind == Kind::secret) return Error{quote(kHidden) + ": " + accepted(key)};
   const std::string& shown = given.shown;
   return Error{(shown.empty() ? quote(given.text) : shown) + ": " + accepted(key)};
 }
@@ -107,7 +109,9 @@ Result<void> assign_choice(const Key& key, Enum& out, const Given& given,
 
 Result<void> assign_text(const Key& key, std::string& out, const Given& given) {
   const bool holds_nul = given.text.find('\0') != std::string::npos;
-  if (!is_text(given) || holds_nul || (key.kind != Kind::file && given.text.empty()))
+  const bool may_be_empty =
+      key.kind == Kind::file || key.kind == Kind::user || key.kind == Kind::secret;
+  if (!is_text(given) || holds_nul || (!may_be_empty && given.text.empty()))
     return rejected(key, given);
   out = given.text;
   return {};
@@ -214,6 +218,8 @@ Result<void> assign(const Key& key, const Field& field, const Given& given) {
     case Kind::name: return assign_name(key, *std::get<std::string*>(field), given);
     case Kind::fraction: return assign_fraction(key, *std::get<uint64_t*>(field), given);
     case Kind::level: return assign_choice(key, *std::get<LogLevel*>(field), given, kLevels);
+    case Kind::user:
+    case Kind::secret:
     case Kind::file:
     case Kind::channel:
     case Kind::glob: return assign_text(key, *std::get<std::string*>(field), given);
@@ -245,7 +251,10 @@ std::string format(const Key& key, const Field& field) {
       return quote(every == 0 ? "0" : "1/" + std::to_string(every));
     }
     case Kind::level: return quote(kLevels[static_cast<size_t>(*std::get<LogLevel*>(field))]);
+    case Kind::secret:
+      return quote(std::get<std::string*>(field)->empty() ? std::string_view() : kHidden);
     case Kind::name:
+    case Kind::user:
     case Kind::file:
     case Kind::channel:
     case Kind::glob: return quote(*std::get<std::string*>(field));
@@ -277,6 +286,8 @@ std::string accepted(const Key& key) {
     case Kind::name: return "a word of letters, digits and \"._:-\", at most 64";
     case Kind::fraction: return "\"0\", or \"1/N\" such as \"1/1000\"";
     case Kind::level: return choices(kLevels);
+    case Kind::user: return "a user's name, or an empty string for the default user";
+    case Kind::secret: return "a password, or an empty string for none";
     case Kind::file: return "a file name, or an empty string for standard error";
     case Kind::glob: return "a Redis glob such as \"user:*\"";
     case Kind::url: return std::string(kUrlForms);

@@ -24,6 +24,7 @@ struct Ordering {
 
 constexpr std::array kOrderings{
     Ordering{"upstream", "reconnect_min", "reconnect_max", 1},
+    Ordering{"upstream", "topology_refresh_min", "topology_refresh", 1},
     Ordering{"coherence", "heartbeat", "max_staleness", 2},
     Ordering{"limits", "bulk", "request", 1},
     Ordering{"limits", "client_output_pause", "client_output", 1},
@@ -101,6 +102,26 @@ Result<void> Loader::check_subscriptions() {
   return {};
 }
 
+Result<void> Loader::check_upstream() {
+  const auto& upstream = config_.upstream;
+  const auto blame = [&](std::string_view section, std::string_view name) {
+    const ConfigKey* key = find_config_key(section, name);
+    NC_CHECK(key != nullptr);
+    return subjects_.at(key) + " = " + format(*key, key->field(config_)) + ": ";
+  };
+  // These modes rest on the order between the bus and the data, which one server gives.
+  const CoherenceMode mode = config_.coherence.mode;
+  const bool over_bus = mode == CoherenceMode::redirect || mode == CoherenceMode::publish ||
+                        mode == CoherenceMode::keyspace;
+  if (over_bus && upstream.parsed.kind == UpstreamKind::cluster)
+    return Error{blame("coherence", "mode") +
+                 "not with redis+cluster://, whose bus and data are at different nodes; accepted: "
+                 "\"auto\", \"resp3\", \"ttl\" or \"off\""};
+  if (!upstream.sentinel_user.empty() && upstream.sentinel_password.empty())
+    return Error{blame("upstream", "sentinel_user") + "needs upstream.sentinel_password"};
+  return {};
+}
+
 Result<Config> Loader::finish() {
   // A smaller --max-staleness alone must be a working configuration.
   auto& coherence = config_.coherence;
@@ -108,6 +129,7 @@ Result<Config> Loader::finish() {
     coherence.heartbeat_ms = std::clamp<uint64_t>(coherence.max_staleness_ms / 5, 1, 100);
   if (const Result<void> ordered = check_orderings(); !ordered) return ordered.error();
   if (const Result<void> checked = check_subscriptions(); !checked) return checked.error();
+  if (const Result<void> checked = check_upstream(); !checked) return checked.error();
   return std::move(config_);
 }
 

@@ -28,6 +28,8 @@ enum class Kind : uint8_t {
   name,      ///< a word of letters, digits and "._:-"
   fraction,  ///< "1/N", or "0" for never; stored as N or 0
   level,
+  user,
+  secret,  ///< never shown
   file,
   glob,
   url,

@@ -111,8 +111,67 @@ TEST_CASE("a URL that could mean two things is refused", "[config]") {
 
 TEST_CASE("a scheme of a later version is called by its name", "[config]") {
   CHECK(url_error("rediss://h") == "this version does not speak rediss://");
-  CHECK(url_error("redis+cluster://h:1,i:2") == "this version does not speak redis+cluster://");
-  CHECK(url_error("redis+sentinel://h:1/s") == "this version does not speak redis+sentinel://");
+}
+
+TEST_CASE("a cluster has its seeds, in the order given", "[config]") {
+  const UpstreamUrl cluster = url("redis+cluster://u:p%40@a:1,[::1],c.example:65535/0");
+  CHECK(cluster.kind == UpstreamKind::cluster);
+  CHECK(cluster.seeds ==
+        std::vector<Address>{{"a", 1, {}}, {"::1", 6379, {}}, {"c.example", 65535, {}}});
+  CHECK(cluster.address == Address{"a", 1, {}});
+  CHECK(cluster.user == "u");
+  CHECK(cluster.password == "p@");
+  CHECK(cluster.database == 0);
+  CHECK(url("redis+cluster://a").seeds == std::vector<Address>{{"a", 6379, {}}});
+  CHECK(url("redis+cluster://a/").seeds == std::vector<Address>{{"a", 6379, {}}});
+  CHECK(url("redis://a").kind == UpstreamKind::single);
+  CHECK(url("redis://a").seeds.empty());
+}
+
+TEST_CASE("a cluster has only database 0", "[config]") {
+  CHECK(url_error("redis+cluster://a/1") == "a cluster has only database 0");
+  CHECK(url_error("redis+cluster://a,b/15") == "a cluster has only database 0");
+  CHECK(url_error("redis+cluster://a/x") == "the database is not a number");
+}
+
+TEST_CASE("a Sentinel service has its sentinels, its name and a database", "[config]") {
+  const UpstreamUrl service = url("redis+sentinel://:p@a,b:1/my.master-1_x/3");
+  CHECK(service.kind == UpstreamKind::sentinel);
+  CHECK(service.seeds == std::vector<Address>{{"a", 26379, {}}, {"b", 1, {}}});
+  CHECK(service.service == "my.master-1_x");
+  CHECK(service.database == 3);
+  CHECK(service.password == "p");
+  CHECK(service.address == Address{});
+  CHECK(url("redis+sentinel://a/s").database == 0);
+  CHECK(url("redis+sentinel://a/s/").service == "s");
+}
+
+TEST_CASE("a Sentinel service without a proper name is refused", "[config]") {
+  const std::string missing = "the service is missing: redis+sentinel://host/service";
+  CHECK(url_error("redis+sentinel://a") == missing);
+  CHECK(url_error("redis+sentinel://a/") == missing);
+  const std::string bad = "the service is not a word of letters, digits and \".-_\"";
+  CHECK(url_error("redis+sentinel://a//1") == bad);
+  CHECK(url_error("redis+sentinel://a/s t") == bad);
+  CHECK(url_error("redis+sentinel://a/s%20t") == bad);
+  CHECK(url_error("redis+sentinel://a/s/x") == "the database is not a number");
+}
+
+TEST_CASE("a list of hosts with a gap, a repetition or no end is refused", "[config]") {
+  for (const std::string scheme : {"redis+cluster://", "redis+sentinel://"}) {
+    CHECK(url_error(scheme) == "the host is missing");
+    CHECK(url_error(scheme + "a,/s") == "the host is missing");
+    CHECK(url_error(scheme + ",a/s") == "the host is missing");
+    CHECK(url_error(scheme + "a,,b/s") == "the host is missing");
+    CHECK(url_error(scheme + "a:x,b/s") == "the port is not 1 to 65535");
+    CHECK(url_error(scheme + "a:1,b,a:1/s") == "a host is given twice");
+    CHECK(url_error(scheme + "word@a/s") == "what stands before @ is user:password or :password");
+    std::string hosts = "a:1";
+    for (int port = 2; port <= 64; ++port) hosts += ",a:" + std::to_string(port);
+    CHECK(url_error(scheme + hosts + ",a:65/0") == "at most 64 hosts are given");
+    CHECK(url(scheme + hosts + "/0").seeds.size() == 64);
+  }
+  CHECK(url_error("redis://a,b") == "the host is neither a name nor an IP address");
 }
 
 TEST_CASE("a redacted URL holds no password, right or wrong", "[config]") {
@@ -120,13 +179,31 @@ TEST_CASE("a redacted URL holds no password, right or wrong", "[config]") {
   CHECK(redact("redis://[::1]:1") == "redis://[::1]:1");
   CHECK(redact("redis://[::1]") == "redis://[::1]");
   CHECK(redact("unix:/a:b@c") == "unix:/a:b@c");
+  CHECK(redact("redis+cluster://a:1,[::1]:2,c") == "redis+cluster://a:1,[::1]:2,c");
+  CHECK(redact("redis+sentinel://a:1,b:2/s/3") == "redis+sentinel://a:1,b:2/s/3");
+  CHECK(redact("redis+sentinel://u:hunter2@a:1,b:2/s/3") == "redis+sentinel://u:***@a:1,b:2/s/3");
   CHECK(redact("redis://u:hunter2@h") == "redis://u:***@h");
-  for (const char* text :
-       {"redis://:hunter2@h", "redis://u:x@hunter2@h", "redis://u:x/hunter2@h:1",
-        "redis://hunter2@h", "u:hunter2@h:1", "redis://u:hunter2", "redis://:hunter2",
-        "rediss://u:hunter2@h/x?y", "redis+cluster://:hunter2@a:1,b:2", "redis://u:%hunter2@",
-        "redis://u:hunter2/0", "u:hunter2", "redis:/:hunter2@h", "redis://h:1/hunter2?hunter2@",
-        "redis:\n//u:hunter2@h"}) {
+  for (const char* text : {"redis://:hunter2@h",
+                           "redis://u:x@hunter2@h",
+                           "redis://u:x/hunter2@h:1",
+                           "redis://hunter2@h",
+                           "u:hunter2@h:1",
+                           "redis://u:hunter2",
+                           "redis://:hunter2",
+                           "rediss://u:hunter2@h/x?y",
+                           "redis+cluster://:hunter2@a:1,b:2",
+                           "redis://u:%hunter2@",
+                           "redis+cluster://u:hunter2",
+                           "redis+cluster://a:1,u:hunter2",
+                           "redis+sentinel://:hunter2@a/s",
+                           "redis+sentinel://u:hunter2,a/s",
+                           "redis+sentinel://u:x,hunter2@a/s",
+                           "redis+cluster://hunter2@a",
+                           "redis://u:hunter2/0",
+                           "u:hunter2",
+                           "redis:/:hunter2@h",
+                           "redis://h:1/hunter2?hunter2@",
+                           "redis:\n//u:hunter2@h"}) {
     INFO(text);
     CHECK(redact(text).find("hunter2") == std::string::npos);
     CHECK(url_error(text).find("hunter2") == std::string::npos);

@@ -143,7 +143,11 @@ TEST_CASE("no error and no printed configuration shows a password", "[config]") 
   const TemporaryFile doubled("[upstream]\nurl = \"h:1\"\nurl = \"redis://u:hunter2@h\"\n");
   const TemporaryFile list("[upstream]\nurl = [\"redis://u:hunter2@h\"]\n");
   const TemporaryFile elsewhere("[upstream]\nurls = \"redis://u:hunter2@h\"\n");
-  for (const TemporaryFile* wrong : {&file, &unquoted, &unclosed, &doubled, &list, &elsewhere}) {
+  const TemporaryFile sentinel("[upstream]\nsentinel_password = [\"hunter2\"]\n");
+  const TemporaryFile unquoted_sentinel("[upstream]\nsentinel_password = hunter2\n");
+  const TemporaryFile nul("[upstream]\nsentinel_password = \"hunter2\\u0000\"\n");
+  for (const TemporaryFile* wrong : {&file, &unquoted, &unclosed, &doubled, &list, &elsewhere,
+                                     &sentinel, &unquoted_sentinel, &nul}) {
     const std::string error = error_of({"-c", wrong->path()});
     INFO(error);
     CHECK(error.starts_with(wrong->path()));
@@ -158,6 +162,7 @@ TEST_CASE("no error and no printed configuration shows a password", "[config]") 
                                              {"--check=redis://u:hunter2@h"},
                                              {"--set", "upstream.url=redis://u:hunter2@h:x"},
                                              {"--set", "upstream.url", "redis://u:hunter2@h"},
+                                             {"--set", "upstream.sentinel_pass=hunter2"},
                                              {"--set", "redis://u:hunter2@h"}}) {
     const std::string error = error_of(arguments);
     INFO(error);

@@ -35,12 +35,19 @@ Config everything_changed() {
   c.upstream.reconnect_max_ms = 3'600'000;
   c.upstream.private_idle_max = 0;
   c.upstream.idle_timeout_ms = 7'200'000;
+  c.upstream.topology_refresh_ms = 2'001;
+  c.upstream.topology_refresh_min_ms = 2'000;
+  c.upstream.redirects_max = 1;
+  c.upstream.retry_ms = 60'000;
+  c.upstream.breaker_failures = 1'000'000;
+  c.upstream.sentinel_user = "a \"quoted\" user";
+  c.upstream.sentinel_password = "***";  // as every password is printed
   c.l1 = {false, (5ull << 40) / 8, 1ull << 32, 1, 0, 1};
   c.coherence = {CoherenceMode::off, 1'001, 500, 1ull << 30, true, "other.1", 2, 3};
   c.subscriptions = {{"changed:a", EventPayload::pattern}, {"b", EventPayload::key}};
   c.rules = {{"a\tb\"\\:*", false, 1, 0, 12'345, 7}, {"*", true, {}, {}, {}, {}}};
   c.limits = {1, 17, 65'537, 1'025, 2,  16'385, 65'538, 3'601, 65'539, 65'540, 5,
-              6, 7,  8,      9,     10, 11,     12,     65,    13,     14};
+              6, 7,  8,      9,     10, 11,     12,     65,    13,     14,     15};
   c.security = {true, {"config|set"}, {"json.set", "debug"}};
   c.log = {LogLevel::trace, "/var/log/n.log"};
   return c;
@@ -212,11 +219,44 @@ TEST_CASE("a key that contradicts another is blamed where it was set", "[config]
         "n.toml:2: upstream.reconnect_max = \"10ms\": at least upstream.reconnect_min (\"20ms\")");
   CHECK(error_of("[upstream]\nreconnect_min = \"2s\"") ==
         "n.toml:2: upstream.reconnect_min = \"2s\": at most upstream.reconnect_max (\"1s\")");
+  CHECK(error_of("[upstream]\ntopology_refresh = \"99ms\"") ==
+        "n.toml:2: upstream.topology_refresh = \"99ms\": at least upstream.topology_refresh_min "
+        "(\"100ms\")");
   CHECK(error_of("[limits]\nbulk = \"2GiB\"") ==
         "n.toml:2: limits.bulk = \"2GiB\": at most limits.request (\"1GiB\")");
   CHECK(
       error_of("[limits]\nclient_output = \"64KiB\"") ==
       "n.toml:2: limits.client_output = \"64KiB\": at least limits.client_output_pause (\"1MiB\")");
+}
+
+TEST_CASE("in a cluster only the modes that need no bus are possible", "[config]") {
+  const auto with_mode = [](const std::string& mode, const std::string& url) {
+    return "[upstream]\nurl = \"" + url + "\"\n[coherence]\nmode = \"" + mode + "\"\n";
+  };
+  const std::string cluster = "redis+cluster://h:1";
+  for (const std::string mode : {"auto", "resp3", "ttl", "off"})
+    CHECK(parsed(with_mode(mode, cluster)).upstream.parsed.kind == UpstreamKind::cluster);
+  for (const std::string mode : {"redirect", "publish", "keyspace"}) {
+    CHECK(error_of(with_mode(mode, cluster)) ==
+          "n.toml:4: coherence.mode = \"" + mode +
+              "\": not with redis+cluster://, whose bus and data are at different nodes; "
+              "accepted: \"auto\", \"resp3\", \"ttl\" or \"off\"");
+    CHECK(error_of(with_mode(mode, "redis+sentinel://h/s")) == "accepted");
+    CHECK(error_of(with_mode(mode, "redis://h")) == "accepted");
+  }
+}
+
+TEST_CASE("a user at the sentinels needs a password, a password needs no user", "[config]") {
+  CHECK(error_of("[upstream]\nsentinel_user = \"u\"") ==
+        "n.toml:2: upstream.sentinel_user = \"u\": needs upstream.sentinel_password");
+  CHECK(error_of("[upstream]\nsentinel_user = 5") ==
+        "n.toml:2: upstream.sentinel_user = 5: a user's name, or an empty string for the default "
+        "user");
+  const Config c = parsed("[upstream]\nsentinel_password = \"hunter2\"");
+  CHECK(c.upstream.sentinel_password == "hunter2");
+  CHECK(print_config(c).find("hunter2") == std::string::npos);
+  CHECK(print_config(c).find("sentinel_password = \"***\"") != std::string::npos);
+  CHECK(print_config(Config{}).find("sentinel_password = \"\"") != std::string::npos);
 }
 
 TEST_CASE("the heartbeat follows max_staleness unless it is set", "[config]") {
