@@ -5,12 +5,13 @@
 #include "loop/redis_link.h"
 
 #include <arpa/inet.h>
-#include <hiredis/adapters/libuv.h>
 #include <hiredis/async.h>
 #include <netinet/in.h>
 
 #include <array>
 #include <vector>
+
+#include "loop/hiredis_events.h"
 
 namespace nearcached {
 
@@ -42,9 +43,12 @@ void RedisLink::attach(redisAsyncContext* context) {
     redisAsyncFree(context);
     return down(reason);
   }
+  if (!attach_to_loop(*context, loop_)) {
+    redisAsyncFree(context);
+    return down("the socket cannot be watched");
+  }
   context_ = context;
   context->data = this;
-  redisLibuvAttach(context, loop_.raw());
   redisAsyncSetConnectCallback(context, [](const redisAsyncContext* c, int status) {
     auto* self = static_cast<RedisLink*>(c->data);
     if (self == nullptr) return;
