@@ -32,11 +32,6 @@ std::optional<unsigned> parse_number(Bytes text, unsigned max) {
   return number;
 }
 
-bool is_host(Bytes host) {
-  return host.size() <= kHostBytesMax &&
-         std::all_of(host.begin(), host.end(), [](char c) { return c > ' ' && c < '\x7f'; });
-}
-
 // "3999 127.0.0.1:6381". An IPv6 address stands there without brackets: the last colon is the
 // port's.
 bool parse_target(Bytes text, Redirect& redirect) {
@@ -47,7 +42,7 @@ bool parse_target(Bytes text, Redirect& redirect) {
   const auto slot = parse_number(text.substr(0, space), kSlots - 1);
   const auto port = parse_number(text.substr(colon + 1), UINT16_MAX);
   // Port 0: the node listens with TLS only.
-  if (!slot || !port || *port == 0 || !is_host(host)) return false;
+  if (!slot || !port || *port == 0 || !is_announced_host(host)) return false;
   redirect.slot = static_cast<uint16_t>(*slot);
   redirect.address.port = static_cast<uint16_t>(*port);
   if (host != "?") redirect.address.host = host;
@@ -55,6 +50,11 @@ bool parse_target(Bytes text, Redirect& redirect) {
 }
 
 }  // namespace
+
+bool is_announced_host(Bytes host) {
+  return host.size() <= kHostBytesMax &&
+         std::all_of(host.begin(), host.end(), [](char c) { return c > ' ' && c < '\x7f'; });
+}
 
 Redirect parse_redirect(Bytes error_reply) {
   Redirect redirect;

@@ -92,6 +92,10 @@ class Topology {
   std::array<uint64_t, kSlots> moved_ms_{};
 };
 
+/// Whether a node may announce itself under this host: a name or an address in printable
+/// characters.
+bool is_announced_host(Bytes host);
+
 /// What a node says when it is not the right one, or not now.
 struct Redirect {
   enum class Kind : uint8_t {
