@@ -98,6 +98,27 @@ constexpr Names<Resp2Rule> kResp2Rules[] = {
      "sync unsubscribe xread xreadgroup"},
 };
 
+// Pub/sub commands speak of channels, which any node passes on to the others.
+constexpr Names<Shards> kShards[] = {
+    {Shards::channel, "publish spublish"},
+    {Shards::ok,
+     "acl|deluser acl|load acl|save acl|setuser bgrewriteaof bgsave config|resetstat "
+     "config|rewrite config|set flushall flushdb function|delete function|flush function|load "
+     "function|restore latency|reset memory|purge save script|flush script|load slowlog|reset"},
+    {Shards::first, "function|kill script|kill"},
+    {Shards::sum, "dbsize"},
+    {Shards::concat, "keys"},
+    {Shards::least, "script|exists"},
+    {Shards::pick, "randomkey"},
+    {Shards::scan, "scan"},
+};
+
+constexpr Names<Split> kSplits[] = {
+    {Split::sum, "del exists touch unlink"},
+    {Split::mget, "mget"},
+    {Split::mset, "mset"},
+};
+
 constexpr Names<Command::Options> kOptions[] = {
     {Command::Options::georadius, "georadius"},
     {Command::Options::georadiusbymember, "georadiusbymember"},
@@ -133,6 +154,10 @@ void apply_overlay(Command& command) {
   answer_by_name(kRoutes, name, command.route);
   answer_by_name(kEffects, name, command.effect);
   answer_by_name(kCaches, name, command.cache);
+  command.speaks_of_cluster = name.substr(0, name.find('|')) == "cluster" || name == "asking" ||
+                              name == "readonly" || name == "readwrite";
+  answer_by_name(kShards, name, command.shards);
+  answer_by_name(kSplits, name, command.split);
   answer_by_name(kResp2Rules, name, command.resp2);
   answer_by_name(kOptions, name, command.options);
 }

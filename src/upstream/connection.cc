@@ -21,6 +21,7 @@ enum Step : uint8_t {
   kAuth,
   kHello,
   kSelect,
+  kReadonly,
   kTracking,
   kProbe,  ///< the steps of the self-test; one that is refused makes it say nothing
   kProbeEnd,
@@ -46,6 +47,11 @@ Connection::Connection(Loop& loop, Owner& owner, Options options)
 
 void Connection::connect() {
   if (state_ == State::closing) return;
+  if (options_.address == Address{}) {  // set_address() goes on
+    down_reason_ = "no primary is known yet";
+    state_ = State::waiting;
+    return;
+  }
   state_ = State::connecting;
   connect_started_ns_ = monotonic_ns();
   resp_ = options_.resp;
@@ -79,6 +85,7 @@ void Connection::introduce() {
   if (who.given && !who.with_user) add(kAuth, {"AUTH", who.password});
   if (options_.resp == 3) add(kHello, {"HELLO", "3"});
   if (options_.database != 0) add(kSelect, {"SELECT", std::to_string(options_.database)});
+  if (options_.readonly) add(kReadonly, {"READONLY"});
   if (tracking_) add(kTracking, {"CLIENT", "TRACKING", "ON", "OPTIN"});
   probe_refused_ = probe_pushed_ = false;
   tracking_refusal_.clear();
@@ -127,6 +134,7 @@ void Connection::on_introduction_reply(Bytes reply) {
   }
   if (introduction_step_ < introduction_steps_.size()) return;
   state_ = State::up;
+  failures_ = 0;
   refusal_.clear();
   down_reason_.clear();
   backoff_ms_ = 0;
@@ -151,6 +159,7 @@ void Connection::send_unanswered(Bytes wire) {
   if (out_.empty()) owner_.on_flush_needed(*this);
   out_.append(wire);
   appended_ += wire.size();
+  if (options_.keep_requests) sent_.append(wire);
 }
 
 void Connection::send(Bytes wire, Pending&& pending) {
@@ -165,6 +174,7 @@ void Connection::send(std::initializer_list<Bytes> args, Pending&& pending) {
   const size_t before = out_.size();
   resp::write_request(out_, args);
   appended_ += out_.size() - before;
+  if (options_.keep_requests) sent_.append(out_.readable().substr(before));
   pending.stream_end = appended_;
   ++sequence_;
   pending_.push_back(std::move(pending));
@@ -212,9 +222,10 @@ void Connection::on_read(Bytes bytes) {
 bool Connection::take_reply(Bytes piece, bool last) {
   const bool push = reply_type_ == '>' && resp_ == 3;
   Pending* front = front_pending();
-  const bool whole =
-      state_ == State::introducing || push || wants_whole_ ||
-      (front != nullptr && (front->kind == Pending::Kind::whole || front->event != 0));
+  const bool whole = state_ == State::introducing || push || wants_whole_ ||
+                     (options_.keep_requests && reply_type_ == '-') ||
+                     (front != nullptr && (front->kind == Pending::Kind::whole ||
+                                           front->event != 0 || front->whole_reply));
   if (whole && !(last && whole_.empty() && !drop_reply_)) {
     if (whole_.size() + piece.size() > options_.reply_bytes_max) {
       down_reason_ = kReplyTooLong;
@@ -227,6 +238,7 @@ bool Connection::take_reply(Bytes piece, bool last) {
         drop_reply_ = false;
         Pending failed = std::move(*front);
         pending_.pop_front();
+        report(failed);
         owner_.on_lost(*this, failed, kReplyTooLong, true);
       }
       return true;
@@ -257,6 +269,7 @@ bool Connection::take_reply(Bytes piece, bool last) {
   }
   Pending done = std::move(*front);
   pending_.pop_front();
+  report(done);
   owner_.on_reply(*this, done, piece, true);
   return true;
 }
@@ -265,6 +278,10 @@ void Connection::tick(uint64_t now_ns) {
   if (state_ == State::connecting || state_ == State::introducing) {
     if (now_ns > connect_started_ns_ + options_.connect_timeout_ms * kNsPerMs)
       return lose("connecting timed out");
+  }
+  if (pending_.empty() && sent_.size() > 0) {
+    sent_.clear();
+    sent_from_ = report_begin_ = report_end_ = appended_;
   }
   if (state_ == State::up) {
     const Pending* front = front_pending();
@@ -279,6 +296,7 @@ void Connection::tick(uint64_t now_ns) {
     Pending late = std::move(pending_.front());
     pending_.pop_front();
     out_.consume(late.stream_end - (appended_ - out_.size()));
+    report(late);
     owner_.on_lost(*this, late, down_reason_.empty() ? "connecting" : Bytes(down_reason_), false);
   }
 }
@@ -288,8 +306,46 @@ void Connection::fail(Bytes reason, bool unwritten_too) {
   while (!pending_.empty() && pending_.front().stream_end <= written) {
     Pending lost = std::move(pending_.front());
     pending_.pop_front();
-    owner_.on_lost(*this, lost, reason, true);
+    const bool sent = lost.stream_end <= appended_ - out_.size();
+    report(lost);
+    owner_.on_lost(*this, lost, reason, sent);
   }
+}
+
+// Requests are answered in the order in which they were sent: what lies before this one is of no
+// use any more.
+void Connection::report(const Pending& pending) {
+  if (!options_.keep_requests) return;
+  sent_.consume(report_end_ - sent_from_);
+  sent_from_ = report_begin_ = report_end_;
+  report_end_ = pending.stream_end;
+}
+
+std::string Connection::request() const {
+  if (!options_.keep_requests) return {};
+  return std::string(
+      sent_.readable().substr(report_begin_ - sent_from_, report_end_ - report_begin_));
+}
+
+void Connection::abandon(Bytes reason) {
+  if (state_ == State::up || state_ == State::closing) return;
+  RingQueue<Pending> waiting;
+  std::swap(waiting, pending_);
+  out_.clear();
+  while (!waiting.empty()) {
+    Pending lost = std::move(waiting.front());
+    waiting.pop_front();
+    report(lost);
+    owner_.on_lost(*this, lost, reason, false);
+  }
+}
+
+void Connection::set_address(const Address& address) {
+  options_.address = address;
+  options_.attempt = 0;
+  backoff_ms_ = 0;
+  failures_ = 0;
+  if (state_ == State::waiting && !options_.once) reconnect_.start(0, 0);
 }
 
 void Connection::lose(Bytes reason) {
@@ -301,6 +357,7 @@ void Connection::lose(Bytes reason) {
   }
   const std::string why(reason);
   down_reason_ = why;
+  if (state_ != State::up) ++failures_;
   state_ = State::waiting;
   if (stream_ != nullptr) {
     dying_.push_back(std::move(stream_));

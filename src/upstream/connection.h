@@ -31,12 +31,16 @@ struct Identity {
   bool operator==(const Identity&) const = default;
 };
 
+/// In place of a slot: the request names no key.
+constexpr uint16_t kNoSlot = UINT16_MAX;
+
 struct SessionRef {
   uint32_t index = UINT32_MAX;
   uint32_t generation = 0;
 };
 
 class Connection;
+class Gather;
 
 /// The reason given to Owner::on_down when limits.upstream_reply was passed.
 constexpr Bytes kReplyTooLong = "a reply is longer than limits.upstream_reply";
@@ -57,6 +61,9 @@ struct WriteMarks {
   /// Of a private connection: to be made known to the other proxies when the reply is here.
   std::vector<std::string> announced_keys;
   bool announced_everything = false;
+  /// Not 0: the reply is held until so many replicas have the write (route/replicas.cc).
+  uint32_t wait_replicas = 0;
+  uint64_t wait_timeout_ms = 0;
 };
 
 struct Pending {
@@ -70,20 +77,26 @@ struct Pending {
   Resp2Rule rule = Resp2Rule::null_bulk;
   bool convert = false;
   bool read_only = false;
-  bool no_timeout = false;  ///< may block for as long as it likes
-  bool fence = false;       ///< acknowledged only after every lane's invalidations are through
-  bool one_write = false;   ///< `write_hash` is in flight
-  bool begun = false;       ///< a part of the reply has been handed on
+  bool no_timeout = false;       ///< may block for as long as it likes
+  bool fence = false;            ///< acknowledged only after every lane's invalidations are through
+  bool one_write = false;        ///< `write_hash` is in flight
+  bool whole_reply = false;      ///< relay: handed on in one piece
+  bool begun = false;            ///< a part of the reply has been handed on
+  bool part = false;             ///< relay: the reply is `gather`'s, as its part `slot`
+  uint16_t redirects = 0;        ///< how often it has been sent elsewhere
+  uint16_t hash_slot = kNoSlot;  ///< in a cluster: its keys'
   uint8_t event = 0;  ///< what it means to a pinned session (lane.h, PinEvent): handed on whole
   uint32_t slot = 0;
   SessionRef session;
   uint64_t sent_ns = 0;
+  uint64_t first_ns = 0;    ///< when it was sent for the first time, if that was not sent_ns
   uint64_t stream_end = 0;  ///< offset in the outgoing stream behind its last byte
   uint64_t write_hash = 0;
   std::unique_ptr<WriteMarks> writes;
   union {
     void* flight = nullptr;
     ReplyHandler* handler;
+    Gather* gather;
   };
 };
 
@@ -122,6 +135,9 @@ class Connection final : public Stream::Handler {
     std::string client_name;
     uint64_t connect_timeout_ms, timeout_ms, reconnect_min_ms, reconnect_max_ms;
     uint64_t queue_bytes_max, reply_bytes_max;
+    /// The bytes of every unanswered request are kept (request()), and errors are handed on whole.
+    bool keep_requests = false;
+    bool readonly = false;  ///< READONLY: the node is a replica that shall answer reads
     unsigned keepalive_s = 0;
     unsigned attempt = 0;  ///< which of the host's addresses to begin with
   };
@@ -166,6 +182,20 @@ class Connection final : public Stream::Handler {
   Bytes down_reason() const { return down_reason_; }
   uint64_t last_read_ns() const { return progress_ns_; }
   void set_wants_whole(bool value) { wants_whole_ = value; }
+  /// In on_reply (of the last piece) and on_lost: the request that is being answered, as it was
+  /// sent; empty without Options::keep_requests. A copy: whoever sends it again may do so at once.
+  std::string request() const;
+  /// While the link is not up: fails what has not been written.
+  void abandon(Bytes reason);
+  /// The node has moved: the present link, if any, is for the caller to lose().
+  void set_address(const Address& address);
+  /// Attempts to connect that have failed since the link was up last.
+  /// From the next link on.
+  void set_role(bool readonly, bool tracking) {
+    options_.readonly = readonly;
+    options_.tracking = tracking;
+  }
+  unsigned failures() const { return failures_; }
   void set_database(uint32_t database) { options_.database = database; }
   void set_resp(int resp) { options_.resp = resp_ = resp; }
 
@@ -184,6 +214,7 @@ class Connection final : public Stream::Handler {
   void read_hello(Bytes reply);
   bool take_reply(Bytes piece, bool last);
   void fail(Bytes reason, bool unwritten_too);
+  void report(const Pending& pending);
   void schedule_reconnect();
 
   Loop& loop_;
@@ -198,6 +229,9 @@ class Connection final : public Stream::Handler {
   Buffer introduction_;
   uint64_t appended_ = 0;  ///< bytes ever appended to out_
   RingQueue<Pending> pending_;
+  Buffer sent_;                                 ///< keep_requests: everything from `sent_from_` on
+  uint64_t sent_from_ = 0;                      ///< these three count as appended_ does
+  uint64_t report_begin_ = 0, report_end_ = 0;  ///< the request being answered
   Buffer whole_;  ///< the beginning of a reply that must be complete to be used
   char reply_type_ = 0;
   bool reply_begun_ = false;
@@ -215,6 +249,7 @@ class Connection final : public Stream::Handler {
   uint64_t progress_ns_ = 0;  ///< last time bytes came in, or the link came up
   uint64_t connect_started_ns_ = 0;
   uint64_t backoff_ms_ = 0;
+  unsigned failures_ = 0;
   uint64_t upstream_id_ = 0;
   std::string server_version_;
   std::string hello_reply_;

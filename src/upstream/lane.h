@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "nearcached/coherence/rules.h"
+#include "nearcached/topology/topology.h"
 #include "upstream/connection.h"
 
 namespace nearcached {
@@ -21,6 +22,7 @@ struct Link {
   explicit Link(Kind k) : kind(k) {}
   virtual ~Link() = default;
   const Kind kind;
+  NodeIndex node = 0;
   std::unique_ptr<Connection> connection;
   Resp2Converter converter;  ///< of the reply in progress
   bool converting = false;   ///< it has begun
@@ -41,10 +43,16 @@ struct Lane final : Link {
   std::shared_ptr<const Identity> identity;
   uint32_t database = 0;
   int resp = 3;
+  bool replica = false;                        ///< to a replica, for reads that may be stale
+  bool renews_role = false;                    ///< the link is from before that changed
+  uint64_t epoch = 0;                          ///< of the cluster, as the node has said it last
+  uint64_t epoch_new = 0, epoch_asked_ms = 0;  ///< a newer one; since when it is being looked into
+  uint64_t settled_ns = 0;  ///< when the last CLUSTER INFO was sent that allows for a proof
   uint32_t sessions = 0;
   uint64_t idle_since_ns = 0;
   bool proven = false;  ///< has been up: the server accepts who it is
   bool heartbeat_pending = false;
+  uint64_t heartbeat_sent_ns = 0;
   uint64_t next_heartbeat_ns = 0;
   /// Called once when the lane is up (empty refusal) or has been refused or given up on.
   std::vector<std::function<void(bool up, Bytes refusal)>> waiting;
@@ -61,6 +69,7 @@ enum class PinEvent : uint8_t {
   monitor,
   sentinel,
   unblock,
+  bind,  ///< the first key of a WATCH or MULTI in a cluster: it decides which node it is at
   sticky,
   sticky_off
 };
@@ -76,12 +85,18 @@ struct Pin final : Link {
   bool monitor = false;
   bool sticky = false;          ///< state we do not model: stays until RESET or the end
   uint32_t sticky_pending = 0;  ///< outstanding requests for such state
-  bool reusable = true;         ///< nothing was changed that another session would notice
-  bool poisoned = false;        ///< a command was refused inside MULTI: EXEC must abort
-  bool changing = false;        ///< a request is out whose reply decides how the next is understood
-  uint32_t blocking = 0;        ///< outstanding requests that may block
-  uint32_t sentinels = 0;       ///< outstanding ends of SUBSCRIBE-like requests
-  uint64_t channels = 0;        ///< subscribed channels and patterns
+  // In a cluster.
+  int slot = -1;                     ///< of the keys of its WATCH or MULTI
+  bool asking = false;               ///< the slot is on its way here: each command needs ASKING
+  std::vector<std::string> unbound;  ///< queued before the first key: they go wherever that is
+  size_t unbound_bytes = 0;
+  bool bound = false;      ///< its first key has been seen
+  bool reusable = true;    ///< nothing was changed that another session would notice
+  bool poisoned = false;   ///< a command was refused inside MULTI: EXEC must abort
+  bool changing = false;   ///< a request is out whose reply decides how the next is understood
+  uint32_t blocking = 0;   ///< outstanding requests that may block
+  uint32_t sentinels = 0;  ///< outstanding ends of SUBSCRIBE-like requests
+  uint64_t channels = 0;   ///< subscribed channels and patterns
   uint64_t shard_channels = 0;
   // The transaction being queued.
   std::vector<uint64_t> writes;

@@ -57,6 +57,22 @@ enum class Cache : uint8_t {
   mget,         ///< MGET: each element is what GET would return (nil where GET would fail)
 };
 
+/// Where a request goes in a cluster when it names no key.
+enum class Shards : uint8_t {
+  any,      ///< one node, whichever
+  channel,  ///< the node of argument 1, a channel (so that a channel's messages keep their order)
+  ok,       ///< every primary; the first error, or the first reply
+  first,    ///< every primary; the first reply that is no error (SCRIPT KILL)
+  sum,      ///< every primary; the sum of the numbers
+  concat,   ///< every primary; all elements in one array
+  least,    ///< every primary; of each element the least (SCRIPT EXISTS)
+  pick,     ///< every primary; one of the replies that are not null (RANDOMKEY)
+  scan,     ///< the primary that the cursor names
+};
+
+/// How a request whose keys lie in several slots is taken apart; `none`: CROSSSLOT.
+enum class Split : uint8_t { none, sum, mget, mset };
+
 struct Command {
   std::string name;    ///< lower case; subcommands as "client|id"
   int32_t arity = 0;   ///< as in COMMAND: negative = at least
@@ -67,9 +83,12 @@ struct Command {
   bool movable_keys = false;
   bool no_auth = false;  ///< may run before authentication
   bool has_subcommands = false;
+  bool speaks_of_cluster = false;  ///< CLUSTER …, READONLY, READWRITE, ASKING
   Route route = Route::lane;
   Effect effect = Effect::none;
   Cache cache = Cache::never;
+  Shards shards = Shards::any;
+  Split split = Split::none;
   Resp2Rule resp2 = Resp2Rule::unknown;
   uint16_t id = 0;  ///< dense, stable within one table; part of a cached variant
   /// Commands whose keys, blocking or RESP2 form depend on arguments in a way of their own.
