@@ -103,6 +103,8 @@ Bus::Bus(Loop& loop, Mailbox& mailbox, const Config& config, Owner& owner)
       subscriber_(loop, *this),
       publisher_(loop, *this),
       timer_(loop, [this] { tick(); }),
+      address_(config.upstream.parsed.kind == UpstreamKind::single ? config.upstream.parsed.address
+                                                                   : Address{"", 0, {}}),
       proxy_id_(random_id()),
       channel_(config.coherence.channel),
       peers_(config.limits.bus_peers, config.coherence.max_staleness_ms * kNsPerMs) {}
@@ -110,6 +112,14 @@ Bus::Bus(Loop& loop, Mailbox& mailbox, const Config& config, Owner& owner)
 void Bus::start() {
   const uint64_t period_ms = std::clamp<uint64_t>(config_.coherence.heartbeat_ms / 2, 2, 50);
   timer_.start(0, period_ms);
+}
+
+void Bus::set_address(const Address& address) {
+  if (address == address_) return;
+  address_ = address;
+  retry_ns_ = {};
+  for (RedisLink* link : {&subscriber_, &publisher_}) link->lose("the bus is at another node");
+  tick();
 }
 
 void Bus::close() {
@@ -240,9 +250,10 @@ void Bus::tick() {
   RedisLink* const links[] = {&subscriber_, &publisher_};
   for (size_t at = 0; at < 2; ++at) {
     RedisLink& link = *links[at];
-    if (link.idle() && now >= retry_ns_[at]) {
+    const bool known = !address_.host.empty() || !address_.unix_path.empty();
+    if (link.idle() && known && now >= retry_ns_[at]) {
       started_ns_[at] = now;
-      link.connect(config_.upstream.parsed.address, attempt_);
+      link.connect(address_, attempt_);
     } else if (!link.idle() && !link.up() &&
                now > started_ns_[at] + config_.upstream.connect_timeout_ms * kNsPerMs) {
       link.lose("connecting timed out");

@@ -75,6 +75,8 @@ class Bus final : private RedisLink::Handler {
 
   void start();
   void close();
+  /// Where the bus is: connects anew if that was elsewhere. Control loop.
+  void set_address(const Address& address);
 
   // Any thread.
   State state() const { return state_.load(); }
@@ -181,6 +183,7 @@ class Bus final : private RedisLink::Handler {
   Owner& owner_;
   RedisLink subscriber_, publisher_;
   Timer timer_;
+  Address address_;  ///< host and path empty: not known yet
   const uint64_t proxy_id_;
   const std::string channel_;
   AnnouncementLog announcements_;

@@ -74,6 +74,7 @@ class Session final : private Stream::Handler {
   bool muted() const { return reply_off || skip_this; }
 
   bool outstanding() const { return !replies_.empty(); }
+  size_t requests_outstanding() const { return replies_.outstanding(); }
   size_t output_bytes() const { return replies_.bytes() + stream_.unsent_bytes(); }
   size_t input_bytes() const { return in_.size(); }
   bool closing() const { return stream_.closing(); }
@@ -103,6 +104,12 @@ class Session final : private Stream::Handler {
   coherence::SessionView view;
   const void* last_connection = nullptr;  ///< where its last request went; compared, never followed
   uint64_t last_sequence = 0;             ///< that request's place on that connection
+  // In a cluster.
+  bool spread = false;            ///< what is outstanding is on lanes of several nodes, in no order
+  uint64_t topology_version = 0;  ///< when its last request was sent
+  uint64_t waiting_since_ns = 0;  ///< for a topology; 0: it is not
+  uint16_t write_node = UINT16_MAX;  ///< where its last write went (NodeIndex)
+  bool multi_begun = false;  ///< MULTI was answered; its node is not known before its first key
 
  private:
   void on_read(Bytes bytes) override;

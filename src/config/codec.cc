@@ -18,6 +18,9 @@ using Type = Given::Type;
 constexpr std::array<std::string_view, 7> kModes{"auto",     "resp3", "redirect", "publish",
                                                  "keyspace", "ttl",   "off"};
 constexpr std::array<std::string_view, 2> kPayloads{"key", "pattern"};
+constexpr std::array<std::string_view, 2> kPresences{"redis", "cluster"};
+constexpr std::array<std::string_view, 4> kReadFrom{"primary", "prefer_replica", "replica",
+                                                    "nearest"};
 constexpr std::array<std::string_view, 5> kLevels{"trace", "debug", "info", "warn", "error"};
 constexpr std::string_view kAuto = "auto";
 constexpr std::string_view kHidden = "***";
@@ -215,6 +218,8 @@ Result<void> assign(const Key& key, const Field& field, const Given& given) {
     case Kind::mode: return assign_choice(key, *std::get<CoherenceMode*>(field), given, kModes);
     case Kind::payload:
       return assign_choice(key, *std::get<EventPayload*>(field), given, kPayloads);
+    case Kind::presence: return assign_choice(key, *std::get<PresentAs*>(field), given, kPresences);
+    case Kind::read_from: return assign_choice(key, *std::get<ReadFrom*>(field), given, kReadFrom);
     case Kind::name: return assign_name(key, *std::get<std::string*>(field), given);
     case Kind::fraction: return assign_fraction(key, *std::get<uint64_t*>(field), given);
     case Kind::level: return assign_choice(key, *std::get<LogLevel*>(field), given, kLevels);
@@ -246,6 +251,9 @@ std::string format(const Key& key, const Field& field) {
     case Kind::mode: return quote(kModes[static_cast<size_t>(*std::get<CoherenceMode*>(field))]);
     case Kind::payload:
       return quote(kPayloads[static_cast<size_t>(*std::get<EventPayload*>(field))]);
+    case Kind::presence:
+      return quote(kPresences[static_cast<size_t>(*std::get<PresentAs*>(field))]);
+    case Kind::read_from: return quote(kReadFrom[static_cast<size_t>(*std::get<ReadFrom*>(field))]);
     case Kind::fraction: {
       const uint64_t every = *std::get<uint64_t*>(field);
       return quote(every == 0 ? "0" : "1/" + std::to_string(every));
@@ -282,6 +290,8 @@ std::string accepted(const Key& key) {
              ")";
     case Kind::mode: return choices(kModes);
     case Kind::payload: return choices(kPayloads);
+    case Kind::presence: return choices(kPresences);
+    case Kind::read_from: return choices(kReadFrom);
     case Kind::channel: return "the name of a pub/sub channel";
     case Kind::name: return "a word of letters, digits and \"._:-\", at most 64";
     case Kind::fraction: return "\"0\", or \"1/N\" such as \"1/1000\"";

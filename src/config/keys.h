@@ -24,6 +24,8 @@ enum class Kind : uint8_t {
   seconds,
   mode,
   payload,
+  presence,
+  read_from,
   channel,   ///< of pub/sub
   name,      ///< a word of letters, digits and "._:-"
   fraction,  ///< "1/N", or "0" for never; stored as N or 0
@@ -40,7 +42,7 @@ enum class Kind : uint8_t {
 /// Where a key's value lives in the Config (or Rule) it was asked of.
 using Field = std::variant<bool*, uint32_t*, uint64_t*, std::optional<uint64_t>*, std::string*,
                            CoherenceMode*, LogLevel*, Config::Upstream*, std::vector<Address>*,
-                           std::vector<std::string>*, EventPayload*>;
+                           std::vector<std::string>*, EventPayload*, PresentAs*, ReadFrom*>;
 
 struct Key {
   std::string_view section;

@@ -35,6 +35,9 @@ class TopologyStore {
   /// Whether there is a new snapshot; what is refused is logged.
   bool move_slot(uint16_t slot, const Address& address, uint64_t now_ms);
   bool set_address(const Address& address, uint64_t now_ms);
+  /// A node that owns nothing yet, but may be asked (ASK). Whether there is a new snapshot; what is
+  /// refused is logged.
+  bool learn(const Address& address);
 
  private:
   bool publish(std::shared_ptr<const Topology> next);

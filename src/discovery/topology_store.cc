@@ -47,6 +47,16 @@ bool TopologyStore::move_slot(uint16_t slot, const Address& address, uint64_t no
   return false;
 }
 
+bool TopologyStore::learn(const Address& address) {
+  std::lock_guard lock(mutex_);
+  auto next = Topology::with_node(*topology_, address, nodes_max_);
+  if (next) return publish(std::move(next.value()));
+  static log::EverySecond limiter;
+  limiter.message(LogLevel::warn, "topology: ASK {} is not followed: {}", address.to_string(),
+                  next.error().detail);
+  return false;
+}
+
 bool TopologyStore::set_address(const Address& address, uint64_t now_ms) {
   std::lock_guard lock(mutex_);
   if (topology_->nodes().front().address == address) return false;

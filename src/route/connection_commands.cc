@@ -10,8 +10,6 @@
 namespace nearcached {
 namespace {
 
-constexpr Bytes kNoLane = "-ERR nearcached has no connection to spare (limits.lanes)\r\n";
-
 bool is_integer(Bytes text, int64_t& value) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   return error == std::errc() && end == text.data() + text.size() && !text.empty();
@@ -62,7 +60,11 @@ Session::Outcome Router::select(Session& session, const Request& request, const 
     session.reply("+OK\r\n");
     return Outcome::done;
   }
-  Lane* lane = lane_for(session.identity, static_cast<uint32_t>(number), 3);
+  if (cluster_) {
+    session.reply("-ERR SELECT is not allowed in cluster mode\r\n");
+    return Outcome::done;
+  }
+  Lane* lane = lane_for(session.identity, static_cast<uint32_t>(number), 3, session.lane->node);
   if (lane == nullptr) {
     session.reply(kNoLane);
     return Outcome::done;
@@ -92,7 +94,7 @@ Session::Outcome Router::select(Session& session, const Request& request, const 
 // nothing.
 void Router::switch_identity(Session& session, std::shared_ptr<const Identity> identity,
                              std::function<void(Session& session, Bytes error)> then) {
-  Lane* lane = lane_for(identity, session.database, 3);
+  Lane* lane = lane_for(identity, session.database, 3, session.lane->node);
   if (lane == nullptr) return then(session, kNoLane);
   const SessionRef ref = session.ref;
   auto accepted = [this, ref, lane, identity, then](Bytes error) {
@@ -212,6 +214,13 @@ std::string Router::hello_reply(const Session& session) const {
     const size_t begin = at + name.size();
     reply.replace(begin, reply.find("\r\n", begin) - begin, std::to_string(value));
   };
+  if (is_disguised()) {
+    constexpr Bytes kMode = "$4\r\nmode\r\n";
+    const Bytes mode = presents_cluster() ? "$7\r\ncluster\r\n" : "$10\r\nstandalone\r\n";
+    const size_t begin = reply.find(kMode) + kMode.size();
+    if (reply.find(kMode) != std::string::npos)
+      reply.replace(begin, reply.find("\r\n", reply.find("\r\n", begin) + 2) + 2 - begin, mode);
+  }
   replace("$5\r\nproto\r\n:", session.resp);
   replace("$2\r\nid\r\n:", session.id);
   if (session.resp == 3) return reply;
@@ -225,6 +234,7 @@ std::string Router::hello_reply(const Session& session) const {
 // As a new connection would be, its id kept.
 void Router::reset(Session& session) {
   if (session.pin != nullptr) close_pin(*session.pin);
+  session.multi_begun = false;
   session.resp = 2;
   session.reply_off = session.skip_next =
       false;  // a SKIP before RESET skips its reply, as in Redis

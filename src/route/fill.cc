@@ -6,6 +6,7 @@
 
 #include "nearcached/base/clock.h"
 #include "route/flight.h"
+#include "route/gather.h"
 #include "route/router.h"
 
 namespace nearcached {
@@ -44,30 +45,49 @@ Session::Outcome Router::start_read(Session& session, const Request& request,
     return relay(session, request, &command);
   if (must_wait(session, lane)) return Outcome::later;
   stats_.l1_misses.add();
-  const bool convert = session.resp == 2 && lane.connection->resp() == 3;
-  if (Flight* flight = find_flight(key)) {
-    const bool here = session.last_connection == nullptr || session.last_connection == &lane;
-    const bool in_order = here && flight->start.sent_ns >= session.view.floor_ns &&
-                          (!session.outstanding() || flight->sequence > session.last_sequence);
-    // What it asked for may have been answered then, and that be on its way since.
-    const bool young = flight->start.sent_ns + max_staleness_ns_ > now_ns_;
-    if (in_order && young && coherence::may_join(flight->start, stamp, key.space, fills_void_ns_)) {
-      flight->waiters.push_back({session.ref, session.reserve(), convert});
-      session.last_connection = &lane;
-      session.last_sequence = flight->sequence;
-      stats_.flights_joined.add();
-      return Outcome::done;
-    }
-    unlink_flight(*flight);  // from before a write: it still answers those who wait for it
-  }
+  const FlightWaiter waiter{session.ref, 0, session.resp == 2 && lane.connection->resp() == 3};
+  if (join_flight(session, lane, key, stamp, waiter)) return Outcome::done;
   const Bytes wire = wire_of(request);
   if (stats_.flights.get() >= process_.config.limits.flights) {
     stats_.limit_flights_hit.add();
     return relay(session, request, &command);
   }
-  if (!lane.connection->has_room(wire.size() + key.key.size() + 128))
+  if (!lane.connection->has_room(wire.size() + key.key.size() + 128) || is_cut_off(lane))
     return relay(session, request, &command);
+  Flight& flight = start_flight(lane, key, stamp, rule, wire);
+  flight.waiters.push_back(waiter);
+  flight.waiters.back().slot = session.reserve();
+  went_to(session, lane);
+  session.last_sequence = flight.sequence;
+  return Outcome::done;
+}
 
+bool Router::join_flight(Session& session, Lane& lane, const L1Key& key, uint64_t stamp,
+                         FlightWaiter waiter) {
+  Flight* const flight = find_flight(key);
+  if (flight == nullptr) return false;
+  // Of a session that has requests under way at other nodes it is not known which was the last one
+  // here.
+  const bool last_was_here = session.last_connection == &lane;
+  const bool here = session.outstanding() ? last_was_here : follows(session, lane);
+  const bool in_order = here && flight->start.sent_ns >= session.view.floor_ns &&
+                        (!session.outstanding() || flight->sequence > session.last_sequence);
+  // What it asked for may have been answered then, and that be on its way since.
+  const bool young = flight->start.sent_ns + max_staleness_ns_ > now_ns_;
+  if (in_order && young && coherence::may_join(flight->start, stamp, key.space, fills_void_ns_)) {
+    if (waiter.gather == nullptr) waiter.slot = session.reserve();
+    flight->waiters.push_back(waiter);
+    went_to(session, lane);
+    session.last_sequence = flight->sequence;
+    stats_.flights_joined.add();
+    return true;
+  }
+  unlink_flight(*flight);  // from before a write: it still answers those who wait for it
+  return false;
+}
+
+Flight& Router::start_flight(Lane& lane, const L1Key& key, uint64_t stamp, Resp2Rule rule,
+                             Bytes wire) {
   Flight* flight;
   if (free_flights_.empty()) {
     flight = new Flight(*this);
@@ -89,7 +109,6 @@ Session::Outcome Router::start_read(Session& session, const Request& request,
   Flight*& bucket = flight_buckets_[flight->bucket & (flight_buckets_.size() - 1)];
   flight->next = bucket;
   bucket = flight;
-  flight->waiters.push_back({session.ref, session.reserve(), convert});
 
   Pending caching, value, pttl;
   caching.sent_ns = value.sent_ns = pttl.sent_ns = now_ns_;
@@ -101,12 +120,12 @@ Session::Outcome Router::start_read(Session& session, const Request& request,
   if (tracked(lane.mode))
     lane.connection->send("*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n",
                           std::move(caching));
+  if (cluster_) value.hash_slot = slot_of(key.key);
   lane.connection->send(wire, std::move(value));
-  went_to(session, lane);
-  flight->sequence = session.last_sequence;
+  flight->sequence = lane.connection->sequence();
   lane.connection->send({"PTTL", flight->key}, std::move(pttl));
   stats_.upstream_requests.add();
-  return Outcome::done;
+  return *flight;
 }
 
 void Router::on_flight_reply(Connection&, Pending& pending, Bytes bytes, bool last) {
@@ -125,7 +144,11 @@ void Router::on_flight_reply(Connection&, Pending& pending, Bytes bytes, bool la
   // must not be served after this.
   if (via_bus(lane.mode) || lane.mode == CoherenceMode::ttl) l1_.erase(flight.l1_key());
   bool converted = false;
-  for (const Flight::Waiter& waiter : flight.waiters) {
+  for (const FlightWaiter& waiter : flight.waiters) {
+    if (waiter.gather != nullptr) {
+      waiter.gather->on_part(waiter.slot, bytes, last);
+      continue;
+    }
     Session* session = find(waiter.session);
     if (waiter.convert && !converted) {
       converted = true;
@@ -189,6 +212,16 @@ bool Router::keep(const L1Key& key, const coherence::FillStart& start, Lane& lan
     return false;
   }
   if (!catch_up() || start.sent_ns <= fills_void_ns_) return false;
+  if (cluster_) {
+    const uint16_t slot = slot_of(key.key);
+    if (topology_->owner(slot) != lane.node ||
+        start.sent_ns / kNsPerMs <= topology_->moved_ms(slot))
+      return false;
+    // While its slot is on its way to another node, a key that comes to be there is told of by
+    // nobody (README).
+    ttls.negative_ttl_ms =
+        std::min(ttls.negative_ttl_ms, process_.config.coherence.max_staleness_ms);
+  }
   const coherence::Verdict verdict =
       coherence::judge_fill(start, process_.stamps.load(key.hash), lane.proof.space, pttl,
                             coherence::looks_missing(reply), ttls);

@@ -10,19 +10,11 @@
 
 #include "nearcached/coherence/rules.h"
 #include "nearcached/l1/table.h"
-#include "upstream/lane.h"
+#include "route/router.h"
 
 namespace nearcached {
 
-class Router;
-
 struct Flight final : ReplyHandler {
-  struct Waiter {
-    SessionRef session;
-    uint32_t slot;
-    bool convert;
-  };
-
   explicit Flight(Router& r) : router(r) {}
   void on_reply(Connection& connection, Bytes reply, Bytes failure) override;  // PTTL's
   L1Key l1_key() const { return {hash, start.space, command, key, variant}; }
@@ -40,7 +32,7 @@ struct Flight final : ReplyHandler {
   bool linked = false;  ///< can be found, so can be joined
   bool whole = false;   ///< `reply` is the whole reply
   Buffer reply;
-  std::vector<Waiter> waiters;
+  std::vector<FlightWaiter> waiters;
 };
 
 }  // namespace nearcached

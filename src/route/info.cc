@@ -22,12 +22,15 @@ std::string ratio(uint64_t part, uint64_t whole) {
   return text;
 }
 
-// Puts `section` behind the text of a whole bulk or verbatim reply, in the client's protocol.
-std::string with_section(Bytes reply, const std::string& section, int resp) {
+// Puts `section` behind the (edited) text of a whole bulk or verbatim reply, in the client's
+// protocol.
+template <typename Edit>
+std::string with_section(Bytes reply, const std::string& section, int resp, const Edit& edit) {
   if (reply.empty() || (reply[0] != '$' && reply[0] != '=')) return std::string(reply);
   const size_t header = reply.find("\r\n") + 2;
   std::string text(reply.substr(header, reply.size() - header - 2));
   if (reply[0] == '=') text.erase(0, 4);
+  edit(text);
   if (!text.empty()) text += "\r\n";
   text += section;
   Buffer out;
@@ -128,6 +131,21 @@ std::string Router::info_section() const {
   line("coherence_link_ms",
        !tracking || oldest == 0 ? "-1" : std::to_string((now - std::min(now, oldest)) / kNsPerMs));
   line("coherence_max_staleness_ms", std::to_string(process_.config.coherence.max_staleness_ms));
+  const auto topology = process_.topology.get();
+  const auto& nodes = topology->nodes();
+  line("upstream_kind", std::string(kind_name(process_.config.upstream.parsed.kind)));
+  line("topology_version", std::to_string(topology->version()));
+  line("topology_slots_covered", std::to_string(topology->slots_covered()));
+  line("topology_nodes",
+       std::to_string(
+           std::count_if(nodes.begin(), nodes.end(), [](const auto& node) { return !node.gone; })));
+  line("topology_refreshes", std::to_string(process_.discovery->refreshes()));
+  line("topology_failures", std::to_string(process_.discovery->failures()));
+  line("shards_short_of_replicas", std::to_string(process_.shards_short.load()));
+  uint64_t open = 0;
+  for (NodeIndex node = 0; node < nodes.size(); ++node)
+    if (process_.is_broken(node, now)) ++open;
+  line("breakers_open", std::to_string(open));
   line("upstream_link", sum(&Stats::lanes_up) > 0 ? "up" : "down");
   return text;
 }
@@ -148,7 +166,7 @@ Session::Outcome Router::info(Session& session, const Request& request, const Co
       });
   if (session.pin != nullptr) {
     if (session.outstanding()) return Outcome::later;
-  } else if (!ours) {
+  } else if (!ours && !is_disguised()) {
     return relay(session, request, &command);
   }
   if (must_wait(session, *session.lane)) return Outcome::later;
@@ -163,7 +181,11 @@ Session::Outcome Router::info(Session& session, const Request& request, const Co
             if (waiting == nullptr) return;
             refresh_gauges();
             if (!failure.empty()) return waiting->deliver(slot, failure, true);
-            waiting->deliver(slot, with_section(reply, ours ? info_section() : "", resp), true);
+            const auto edit = [this](std::string& text) {
+              if (is_disguised()) text = disguised_info(std::move(text));
+            };
+            waiting->deliver(slot, with_section(reply, ours ? info_section() : "", resp, edit),
+                             true);
           },
           now_ns_));
   went_to(session, *session.lane);

@@ -13,6 +13,7 @@
 #include "nearcached/base/log.h"
 #include "nearcached/coherence/mutations.h"
 #include "route/flight.h"
+#include "route/gather.h"
 #include "route/router.h"
 
 namespace nearcached {
@@ -38,10 +39,10 @@ Bytes refusal_for_client(Bytes refusal) {
 }
 
 Connection::Options Router::connection_options(const Identity& identity, uint32_t database,
-                                               int resp) {
+                                               int resp, NodeIndex node) {
   const Config& config = process_.config;
   Connection::Options options;
-  options.address = config.upstream.parsed.address;
+  options.address = topology_->nodes()[node].address;
   options.identity = identity;
   options.database = database;
   options.resp = resp;
@@ -52,44 +53,68 @@ Connection::Options Router::connection_options(const Identity& identity, uint32_
   options.reconnect_max_ms = config.upstream.reconnect_max_ms;
   options.queue_bytes_max = config.limits.upstream_queue_bytes;
   options.reply_bytes_max = config.limits.upstream_reply_bytes;
-  if (main_lane_ != nullptr) options.attempt = main_lane_->connection->attempt();
+  if (main_lane_ != nullptr && main_lane_->node == node)
+    options.attempt = main_lane_->connection->attempt();
   options.keepalive_s = config.server.tcp_keepalive_s;
   return options;
 }
 
 void Router::start() {
-  main_lane_ = lane_for(default_identity_, static_cast<uint32_t>(default_database()), 3);
+  main_lane_ = lane_for(default_identity_, static_cast<uint32_t>(default_database()), 3, 0);
   tick_timer_ = std::make_unique<Timer>(loop_, [this] { tick(); });
   const uint64_t period_ms =
       std::clamp<uint64_t>(process_.config.coherence.heartbeat_ms / 2, 5, 100);
   tick_timer_->start(period_ms, period_ms);
 }
 
-Lane* Router::lane_for(const std::shared_ptr<const Identity>& identity, uint32_t database,
-                       int resp) {
+bool Router::wants_tracking() const {
+  const CoherenceMode wish = process_.config.coherence.mode;
+  return process_.config.l1.enabled &&
+         (wish == CoherenceMode::automatic || wish == CoherenceMode::resp3);
+}
+
+Lane* Router::lane_for(const std::shared_ptr<const Identity>& identity, uint32_t database, int resp,
+                       NodeIndex node) {
+  const bool common = identity == default_identity_ && resp == 3 && database == default_database();
+  const auto taken = [this](Lane& lane) {
+    lane.idle_since_ns = now_ns_;
+    return &lane;
+  };
+  if (common && node < node_lanes_.size() && node_lanes_[node] != nullptr)
+    return taken(*node_lanes_[node]);
   for (const auto& lane : lanes_)
-    if (lane->database == database && lane->resp == resp && *lane->identity == *identity)
-      return lane.get();
-  if (!has_room_for_lane()) {
+    if (lane->database == database && lane->resp == resp && lane->node == node &&
+        *lane->identity == *identity)
+      return taken(*lane);
+  const bool node_full =
+      process_.nodes[node].links.load() >= process_.config.limits.node_connections;
+  if (node_full) stats_.limit_node_connections_hit.add();
+  if (node_full || !has_room_for_lane()) {
     stats_.limit_lanes_hit.add();
     return nullptr;
   }
   auto lane = std::make_unique<Lane>();
   lane->identity = identity;
+  lane->node = node;
+  lane->replica = topology_->nodes()[node].primary != kNoNode;
   lane->database = database;
   lane->resp = resp;
   lane->idle_since_ns = now_ns_;
-  Connection::Options options = connection_options(*identity, database, resp);
-  const CoherenceMode wish = process_.config.coherence.mode;
-  options.tracking = resp == 3 && process_.config.l1.enabled &&
-                     (wish == CoherenceMode::automatic || wish == CoherenceMode::resp3);
+  Connection::Options options = connection_options(*identity, database, resp, node);
+  options.keep_requests = process_.config.upstream.parsed.kind != UpstreamKind::single;
+  options.readonly = lane->replica;
+  options.tracking = resp == 3 && !lane->replica && wants_tracking();
   // The server is the same for every user, and others may not be allowed to write the probe.
-  if (options.tracking && *identity == *default_identity_)
-    options.probe_key = probe_prefix(process_.bus->proxy_id()) + std::to_string(index_);
+  if (options.tracking && *identity == *default_identity_) options.probe_key = probe_key(node);
   lane->connection = std::make_unique<Connection>(loop_, *this, std::move(options));
   lane->connection->owner_data = static_cast<Link*>(lane.get());
   lane->connection->connect();
   stats_.upstream_connections.add();
+  process_.nodes[node].links.fetch_add(1);
+  if (common) {
+    if (node_lanes_.size() <= node) node_lanes_.resize(node + 1u);
+    node_lanes_[node] = lane.get();
+  }
   lanes_.push_back(std::move(lane));
   return lanes_.back().get();
 }
@@ -101,7 +126,8 @@ bool Router::has_room_for_lane() {
   const auto proven = static_cast<size_t>(
       std::count_if(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->proven; }));
   if (lanes_.size() - proven >= process_.config.limits.private_connections) return false;
-  if (proven < process_.config.limits.lanes) return true;
+  const size_t nodes = cluster_ ? std::max<size_t>(1, topology_->primaries().size()) : 1;
+  if (proven < process_.config.limits.lanes * nodes) return true;
   for (const auto& lane : lanes_)
     if (lane->proven && is_unused(*lane)) {
       close_lane(*lane);
@@ -112,6 +138,7 @@ bool Router::has_room_for_lane() {
 
 bool Router::is_unused(const Lane& lane) const {
   return &lane != main_lane_ && lane.sessions == 0 && lane.waiting.empty() &&
+         lane.idle_since_ns < now_ns_ &&  // nobody has just taken it, to send something
          lane.connection->pending() <= (lane.heartbeat_pending ? 1u : 0u);
 }
 
@@ -159,12 +186,15 @@ void Router::close_lane(Lane& lane) {
                                [&](const auto& other) { return other.get() == &lane; });
   NC_CHECK(at != lanes_.end());
   change_mode(lane, CoherenceMode::off);
+  process_.nodes[lane.node].links.fetch_sub(1);
+  std::replace(node_lanes_.begin(), node_lanes_.end(), &lane, static_cast<Lane*>(nullptr));
   const std::unique_ptr<Lane> dying = std::move(*at);
   lanes_.erase(at);
   retire(std::move(dying->connection));
 }
 
 void Router::on_up(Connection& connection) {
+  process_.node_works(static_cast<Link*>(connection.owner_data)->node);
   if (!is_lane(connection)) return;
   Lane& lane = lane_of(connection);
   if (!mutation::no_epoch || lane.proof.space == 0) renew_space(lane);
@@ -172,6 +202,7 @@ void Router::on_up(Connection& connection) {
   lane.stale_space = 0;
   lane.stale_proof_ns = 0;
   lane.heartbeat_pending = false;
+  lane.epoch = lane.epoch_new = 0;
   lane.proven = true;
   // It answers again: what the link before had left it to do is done within its next turns.
   if (flush_again_ns_ != 0) flush_again_ns_ = now_ns_ + kSettleNs;
@@ -187,6 +218,11 @@ void Router::on_up(Connection& connection) {
 }
 
 void Router::on_down(Connection& connection, Bytes reason, Bytes refusal) {
+  // A link that was lost, or a user who was refused, says nothing against the node.
+  if (connection.failures() > 0 && refusal.empty())
+    process_.node_failed(static_cast<Link*>(connection.owner_data)->node, reason);
+  if (process_.config.upstream.parsed.kind != UpstreamKind::single && !shutting_down_)
+    process_.discovery->refresh("a link was lost");
   if (!is_lane(connection)) {
     Pin& pin = pin_of(connection);
     Session* session = find(pin.session);
@@ -200,7 +236,7 @@ void Router::on_down(Connection& connection, Bytes reason, Bytes refusal) {
   remember_space(lane);
   if (!mutation::no_epoch && lane.serial != 0) drop_space(lane, "upstream link lost");
   change_mode(lane, CoherenceMode::off);
-  lane.heartbeat_pending = false;
+  lane.heartbeat_pending = lane.renews_role = false;
   lane.serial = 0;
   stats_.upstream_reconnects.add();
   if (index_ == 0 && &lane == main_lane_ && !shutting_down_) {
@@ -216,26 +252,69 @@ void Router::on_down(Connection& connection, Bytes reason, Bytes refusal) {
 void Router::heartbeat(Lane& lane) {
   if (lane.heartbeat_pending || !lane.connection->up()) return;
   lane.heartbeat_pending = true;
-  const uint64_t sent_ns = now_ns();
-  lane.connection->send(
-      {"ROLE"}, ReplyTask::pending(
-                    [this, &lane, sent_ns](Bytes reply, Bytes failure) {
-                      lane.heartbeat_pending = false;
-                      if (!failure.empty()) return;
-                      if (reply.starts_with("*3\r\n$6\r\nmaster\r\n")) {
-                        lane.proof.master_ns = sent_ns;
-                        lane.proof.link_ns = std::max(lane.proof.link_ns, sent_ns);
-                        return;
-                      }
-                      lane.proof.master_ns = 0;
-                      drop_space(lane, "the upstream is no primary");
-                      static log::EverySecond limiter;
-                      limiter.message(LogLevel::warn,
-                                      "no hits as user '{}': ROLE does not say master but {}",
-                                      lane.identity->user.empty() ? "default" : lane.identity->user,
-                                      reply.substr(0, 60));
-                    },
-                    sent_ns));
+  const uint64_t sent_ns = lane.heartbeat_sent_ns = now_ns();
+  if (cluster_)
+    lane.connection->send({"CLUSTER", "INFO"},
+                          ReplyTask::pending(
+                              [this, &lane, sent_ns](Bytes reply, Bytes failure) {
+                                if (failure.empty()) on_cluster_info(lane, sent_ns, reply);
+                              },
+                              sent_ns));
+  lane.connection->send({"ROLE"}, ReplyTask::pending(
+                                      [this, &lane, sent_ns](Bytes reply, Bytes failure) {
+                                        lane.heartbeat_pending = false;
+                                        if (failure.empty()) on_role(lane, sent_ns, reply);
+                                      },
+                                      sent_ns));
+}
+
+// Nothing closes, nothing answers: somebody else may have its slots by now.
+bool Router::is_silent(const Lane& lane) const {
+  return lane.heartbeat_pending && lane.connection->up() &&
+         now_ns_ > lane.heartbeat_sent_ns + max_staleness_ns_;
+}
+
+void Router::on_role(Lane& lane, uint64_t sent_ns, Bytes reply) {
+  process_.nodes[lane.node].latency_us.store((now_ns_ - std::min(now_ns_, sent_ns)) / 1000);
+  if (reply.starts_with("*3\r\n$6\r\nmaster\r\n")) {
+    lane.proof.link_ns = std::max(lane.proof.link_ns, sent_ns);
+    if (!cluster_ || lane.settled_ns == sent_ns) lane.proof.master_ns = sent_ns;
+    return;
+  }
+  lane.proof.master_ns = 0;
+  drop_space(lane, "the upstream is no primary");
+  if (process_.config.upstream.parsed.kind != UpstreamKind::single)
+    process_.discovery->refresh("a primary is one no more");
+  static log::EverySecond limiter;
+  limiter.message(LogLevel::warn, "no hits as user '{}': ROLE does not say master but {}",
+                  lane.identity->user.empty() ? "default" : lane.identity->user,
+                  reply.substr(0, 60));
+}
+
+// A node of a cluster can be a primary and yet not be asked any more: cut off from the others, or
+// with its slots taken over. Its view of the cluster must be sound, and as old as the topology we
+// go by at most, or the proof that ROLE gives does not count.
+void Router::on_cluster_info(Lane& lane, uint64_t sent_ns, Bytes reply) {
+  constexpr Bytes kState = "cluster_state:", kEpoch = "cluster_current_epoch:";
+  const size_t state = reply.find(kState), epoch_at = reply.find(kEpoch);
+  if (reply.starts_with("-NOPERM")) lane.settled_ns = sent_ns;  // not for this user to ask
+  if (state == Bytes::npos || epoch_at == Bytes::npos) return;
+  if (!reply.substr(state + kState.size()).starts_with("ok")) {
+    process_.discovery->refresh("a node says that the cluster has failed");
+    return;
+  }
+  uint64_t epoch = 0;
+  std::from_chars(reply.data() + epoch_at + kEpoch.size(), reply.data() + reply.size(), epoch);
+  if (epoch != lane.epoch) {
+    if (lane.epoch_new != epoch) {
+      lane.epoch_new = epoch;
+      lane.epoch_asked_ms = monotonic_ms();
+      process_.discovery->refresh("a new epoch");
+    }
+    if (process_.discovery->refreshed_ms() <= lane.epoch_asked_ms) return;
+    lane.epoch = epoch;
+  }
+  lane.settled_ns = sent_ns;
 }
 
 void Router::renew_space(Lane& lane) {
@@ -272,6 +351,8 @@ void Router::tick() {
       lane.next_heartbeat_ns = now_ns_ + config.coherence.heartbeat_ms * kNsPerMs;
       heartbeat(lane);
     }
+    renew_role(lane);
+    if (cluster_ && is_silent(lane)) process_.discovery->refresh("a node is silent");
     const bool refused = !lane.connection->refusal().empty() && !lane.connection->up();
     if (is_unused(lane) && (refused || now_ns_ > lane.idle_since_ns + idle_ns)) close_lane(lane);
   }
@@ -285,6 +366,8 @@ void Router::tick() {
                             static_cast<uint32_t>(default_database()), [](const Bus::Outcome&) {});
   }
   if (!parked_.empty()) on_bus_proof();
+  if (!topology_waiters_.empty()) wake_topology_waiters();
+  tick_replicas();
   tick_jobs();
   if (process_.patterns_version.load() != patterns_seen_) adopt_patterns();
   if (!patterns_.empty()) walk_patterns(kWalkBucketsPerTick);
@@ -343,6 +426,17 @@ void Router::invalidate(Lane& lane, Bytes push) {
 void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, bool last) {
   Link& link = *static_cast<Link*>(connection.owner_data);
   now_ns_ = connection.last_read_ns();
+  if (last && bytes.starts_with("-") && may_be_redirected(bytes)) {
+    Session* const session = link.kind == Link::Kind::pin ? find(pending.session) : nullptr;
+    if (link.kind == Link::Kind::lane
+            ? redirected(static_cast<Lane&>(link), pending, bytes)
+            : session != nullptr &&
+                  pin_redirected(static_cast<Pin&>(link), *session, pending, bytes))
+      return;
+  }
+  const bool waits = last && pending.writes != nullptr && pending.writes->wait_replicas > 0;
+  const uint32_t replicas = waits ? pending.writes->wait_replicas : 0;
+  const uint64_t wait_ms = waits ? pending.writes->wait_timeout_ms : 0;
   if (last) {
     end_writes(pending);
     if (link.kind == Link::Kind::lane) {
@@ -356,6 +450,9 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
     case Pending::Kind::stream: return on_flight_reply(connection, pending, bytes, last);
     case Pending::Kind::relay: break;
   }
+  if (waits && !bytes.starts_with("-") && link.kind == Link::Kind::lane)
+    return await_replicas(static_cast<Lane&>(link), pending, bytes, replicas, wait_ms);
+  if (pending.part) return pending.gather->on_part(pending.slot, bytes, last);
   Session* session = find(pending.session);
   // What it has seen now, the bus may not have told of yet (modes.cc).
   const bool is_late = link.kind == Link::Kind::lane && via_bus(static_cast<Lane&>(link).mode);
@@ -379,6 +476,7 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
 }
 
 void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, bool sent) {
+  if (is_lane(connection) && retry_lost(lane_of(connection), pending, reason, sent)) return;
   if (sent && (pending.one_write || pending.writes != nullptr))
     write_was_lost(pending.writes != nullptr && pending.writes->all);
   end_writes(pending);
@@ -393,6 +491,7 @@ void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, boo
   if (reason == kReplyTooLong) stats_.limit_upstream_reply_hit.add();
   if (reason == kReplyTooLong) error = "-ERR the reply is longer than limits.upstream_reply\r\n";
   if (pending.kind == Pending::Kind::whole) return pending.handler->on_reply(connection, {}, error);
+  if (pending.part) return pending.gather->fail(pending.slot, error);
   const auto answer = [&](SessionRef ref, uint32_t slot) {
     Session* session = find(ref);
     if (session == nullptr) return;
@@ -406,7 +505,10 @@ void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, boo
     flight.reply.clear();
     auto waiters = std::move(flight.waiters);
     flight.waiters.clear();
-    for (const Flight::Waiter& waiter : waiters) answer(waiter.session, waiter.slot);
+    for (const FlightWaiter& waiter : waiters) {
+      if (waiter.gather != nullptr) waiter.gather->fail(waiter.slot, error);
+      else answer(waiter.session, waiter.slot);
+    }
     return;
   }
   if (link.kind == Link::Kind::pin) {

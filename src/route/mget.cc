@@ -11,6 +11,7 @@
 
 #include "nearcached/base/hash.h"
 #include "nearcached/resp/writer.h"
+#include "route/gather.h"
 #include "route/router.h"
 
 namespace nearcached {
@@ -18,24 +19,6 @@ namespace {
 
 // Beyond this many keys the PTTLs cost more than the hits save.
 constexpr size_t kKeysMax = 1024;
-
-// Splits one whole array reply into its elements. False: not an array of that many.
-bool split_array(Bytes reply, size_t elements, std::vector<Bytes>& out) {
-  if (reply.empty() || reply[0] != '*') return false;
-  const size_t header = reply.find("\r\n") + 2;
-  size_t n = 0;
-  std::from_chars(reply.data() + 1, reply.data() + header, n);
-  if (n != elements) return false;
-  reply.remove_prefix(header);
-  for (size_t i = 0; i < n; ++i) {
-    ReplyScanner scanner;
-    const ReplyScanner::Step step = scanner.scan(reply);
-    if (step.status != ReplyScanner::Status::done) return false;
-    out.push_back(reply.substr(0, step.consumed));
-    reply.remove_prefix(step.consumed);
-  }
-  return true;
-}
 
 }  // namespace
 
@@ -53,8 +36,9 @@ struct MgetFlight final : ReplyHandler {
 
   MgetFlight(Router& r, Lane& l, size_t n) : router(r), lane(l), keys(n) {}
   void on_reply(Connection& connection, Bytes reply, Bytes failure) override {
-    if (failure.empty()) router.on_mget_reply(connection, *this, reply);
-    else router.finish_mget(*this, failure);
+    if (!failure.empty()) router.finish_mget(*this, failure);
+    else if (!reply.starts_with("-") || !router.mget_redirected(*this, reply))
+      router.on_mget_reply(connection, *this, reply);
     done();
   }
   void on_pttl(Key& key, Bytes reply) {
@@ -214,7 +198,7 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
   }
   Session* session = find(flight.session);
   if (session == nullptr) return;
-  if (session->last_connection == &kNowhere) session->last_connection = &flight.lane;
+  came_back(*session, flight.lane);
   if (via_bus(flight.lane.mode)) session->view.floor_ns = now_ns_;
   converted_.clear();
   if (!array) {
@@ -229,18 +213,8 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
       } else if (catch_up() && find_valid(l1_key, hit)) {
         converted_.append(hit.reply);
       } else {
-        std::vector<Bytes> args{"MGET"};
-        for (const MgetFlight::Key& all : flight.keys) args.push_back(all.name);
-        wire_.clear();
-        resp::write_request(wire_, args);
-        Pending again;
-        again.kind = Pending::Kind::relay;
-        again.convert = flight.convert;
-        again.read_only = true;
-        again.session = flight.session;
-        again.slot = flight.slot;
-        again.sent_ns = now_ns_;
-        connection.send(wire_.readable(), std::move(again));
+        auto [again, wire] = whole_mget(flight);
+        connection.send(wire, std::move(again));
         session->last_sequence = connection.sequence();
         return;
       }
@@ -255,10 +229,39 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
   session->deliver(flight.slot, converted_.readable(), true);
 }
 
+// As a whole, and as a plain request: what it was to bring into L1 is given up.
+std::pair<Pending, std::string> Router::whole_mget(const MgetFlight& flight) {
+  std::vector<Bytes> args{"MGET"};
+  for (const MgetFlight::Key& key : flight.keys) args.push_back(key.name);
+  wire_.clear();
+  resp::write_request(wire_, args);
+  Pending pending;
+  pending.kind = Pending::Kind::relay;
+  pending.convert = flight.convert;
+  pending.read_only = true;
+  pending.session = flight.session;
+  pending.slot = flight.slot;
+  pending.sent_ns = now_ns_;
+  if (cluster_) pending.hash_slot = slot_of(flight.keys[0].name);
+  return {std::move(pending), std::string(wire_.readable())};
+}
+
+bool Router::mget_redirected(MgetFlight& flight, Bytes& error) {
+  if (!may_be_redirected(error)) return false;
+  auto [pending, wire] = whole_mget(flight);
+  return redirect(flight.lane, pending, error, wire);
+}
+
 void Router::finish_mget(MgetFlight& flight, Bytes failure) {
   Session* session = find(flight.session);
   if (session == nullptr) return;
-  if (session->last_connection == &kNowhere) session->last_connection = &flight.lane;
+  if (process_.config.upstream.parsed.kind != UpstreamKind::single && !shutting_down_ &&
+      flight.lane.connection->refusal().empty()) {
+    auto [pending, wire] = whole_mget(flight);
+    pending.first_ns = pending.sent_ns;
+    return try_later(flight.lane, std::move(pending), std::move(wire), failure);
+  }
+  came_back(*session, flight.lane);
   session->deliver(flight.slot, failure, true);
 }
 

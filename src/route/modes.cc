@@ -111,6 +111,7 @@ void Router::set_mode(Lane& lane, CoherenceMode mode, Bytes why) {
     announces_ = wish == CoherenceMode::publish || wish == CoherenceMode::keyspace ||
                  (wish == CoherenceMode::automatic && mode != CoherenceMode::resp3 &&
                   mode != CoherenceMode::redirect && mode != CoherenceMode::ttl);
+    if (cluster_) announces_ = false;
     records_writes_ = announces_;
     if (announces_) process_.bus->set_announcing();
     else forget_announcements();
@@ -136,6 +137,7 @@ void Router::choose_mode(Lane& lane) {
   const CoherenceMode wish = process_.config.coherence.mode;
   const bool automatic = wish == CoherenceMode::automatic;
   if (!process_.config.l1.enabled) return set_mode(lane, CoherenceMode::off, "L1 is off");
+  if (lane.replica || lane.renews_role) return set_mode(lane, CoherenceMode::off, "a replica");
   if (wish == CoherenceMode::off)
     return set_mode(lane, CoherenceMode::off, "coherence.mode says so");
   if (wish == CoherenceMode::resp3)
@@ -143,6 +145,10 @@ void Router::choose_mode(Lane& lane) {
   if (wish == CoherenceMode::ttl)
     return set_mode(lane, CoherenceMode::ttl,
                     "the writes of others are not seen until l1.ttl, as coherence.mode says");
+  // In a cluster the bus is at one node and the data at others: it proves nothing of them.
+  if (cluster_)
+    return set_mode(lane, CoherenceMode::ttl,
+                    lane.no_resp3 + "; THE WRITES OF OTHERS ARE NOT SEEN until l1.ttl");
   const Bus::State bus = process_.bus->state();
   if (bus == Bus::State::down)
     return set_mode(lane, CoherenceMode::off, "the bus is not connected yet");

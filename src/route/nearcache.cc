@@ -40,6 +40,10 @@ constexpr Bytes kHelp[] = {
     "    Take a schedule back.",
     "JOBS",
     "    The progress of PATTERN ... UPSTREAM in this process.",
+    "TOPOLOGY [REFRESH]",
+    "    The nodes behind this proxy: roles, slots, connections, latency, breaker, last error. "
+    "REFRESH:",
+    "    ask them anew, soon.",
     "INSPECT <key>",
     "    Say whether and why (not) a key is cached: one line per item and worker.",
     "STATS",
@@ -143,6 +147,12 @@ Session::Outcome Router::nearcache(Session& session, std::span<const Bytes> args
     schedule_command(session, args);
   } else if (is("SCHEDULES", 2, 2) || is("UNSCHEDULE", 3, 3)) {
     schedules_command(session, args);
+  } else if (is("TOPOLOGY", 2, 3) && (args.size() == 2 || equals_upper(args[2], "REFRESH"))) {
+    if (args.size() == 3) process_.discovery->refresh("NEARCACHE TOPOLOGY REFRESH");
+    if_allowed(session, kAdmin, [this](SessionRef ref, ReplyQueue::Slot slot) {
+      if (Session* waiting = find(ref))
+        waiting->deliver(slot, verbatim(topology_text(), waiting->resp), true);
+    });
   } else if (is("JOBS", 2, 2)) {
     gather(
         session, kAdmin,

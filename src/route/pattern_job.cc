@@ -4,6 +4,7 @@
 #include "route/pattern_job.h"
 
 #include <charconv>
+#include <map>
 
 #include "nearcached/base/clock.h"
 #include "nearcached/base/hash.h"
@@ -88,6 +89,7 @@ PatternJob* Router::start_job(std::shared_ptr<const Identity> identity, uint32_t
   job.glob.assign(glob);
   job.identity = std::move(identity);
   job.database = database;
+  job.nodes = cluster_ ? topology_->primaries() : std::vector<NodeIndex>{0};
   job.done = std::move(done);
   scan_step(job);
   return &job;
@@ -101,7 +103,8 @@ PatternJob* Router::find_job(uint64_t id) {
 
 void Router::scan_step(PatternJob& job) {
   job.retry_ns = 0;
-  Lane* const lane = lane_for(job.identity, job.database, 3);
+  if (job.nodes.empty()) return end_job(job, "no node of the cluster is known");
+  Lane* const lane = lane_for(job.identity, job.database, 3, job.nodes.back());
   if (lane == nullptr) return retry_job(job, "limits.lanes");
   lane->idle_since_ns = now_ns_;
   lane->connection->send({"SCAN", job.cursor, "MATCH", job.glob, "COUNT", "1000"},
@@ -128,11 +131,12 @@ void Router::delete_step(PatternJob& job, std::string cursor,
                          const std::vector<std::string>& keys) {
   const auto go_on = [this](PatternJob& running, const std::string& next) {
     running.cursor = next;
-    if (next == "0") end_job(running, {});
+    if (next == "0") running.nodes.pop_back();
+    if (running.nodes.empty()) end_job(running, {});
     else scan_step(running);
   };
   if (keys.empty()) return go_on(job, cursor);
-  Lane* const lane = lane_for(job.identity, job.database, 3);
+  Lane* const lane = lane_for(job.identity, job.database, 3, job.nodes.back());
   if (lane == nullptr) return retry_job(job, "limits.lanes");
   unlink_keys(*lane, keys, [this, id = job.id, cursor, go_on](Bytes reply, Bytes failure) {
     PatternJob* const running = find_job(id);
@@ -146,9 +150,40 @@ void Router::delete_step(PatternJob& job, std::string cursor,
   });
 }
 
-// UNLINK as a write through this process: in flight for L1 until its reply is here.
+// In a cluster slot by slot; the answer is the sum, or what went wrong first.
 void Router::unlink_keys(Lane& lane, const std::vector<std::string>& keys,
                          std::function<void(Bytes reply, Bytes failure)> done) {
+  if (!cluster_) return unlink_together(lane, keys, std::move(done));
+  std::map<uint16_t, std::vector<std::string>> by_slot;
+  for (const std::string& key : keys) by_slot[slot_of(key)].push_back(key);
+  struct Sum {
+    size_t left;
+    uint64_t deleted = 0;
+    std::string failure;
+    std::function<void(Bytes reply, Bytes failure)> done;
+  };
+  auto sum = std::make_shared<Sum>(Sum{by_slot.size(), 0, {}, std::move(done)});
+  const auto add = [sum](Bytes reply, Bytes failure) {
+    uint64_t deleted = 0;
+    if (reply.starts_with(":"))
+      std::from_chars(reply.data() + 1, reply.data() + reply.size(), deleted);
+    else if (sum->failure.empty()) sum->failure.assign(failure.empty() ? reply : failure);
+    sum->deleted += deleted;
+    if (--sum->left > 0) return;
+    const std::string total = ":" + std::to_string(sum->deleted) + "\r\n";
+    sum->done(sum->failure.empty() ? Bytes(total) : Bytes(), sum->failure);
+  };
+  for (const auto& [slot, part] : by_slot) {
+    const NodeIndex node = topology_->owner(slot);
+    Lane* const owner = node == kNoNode ? nullptr : lane_for(lane.identity, 0, 3, node);
+    if (owner == nullptr) add({}, "-CLUSTERDOWN Hash slot not served\r\n");
+    else unlink_together(*owner, part, add);
+  }
+}
+
+// UNLINK as a write through this process: in flight for L1 until its reply is here.
+void Router::unlink_together(Lane& lane, const std::vector<std::string>& keys,
+                             std::function<void(Bytes reply, Bytes failure)> done) {
   std::vector<Bytes> args{"UNLINK"};
   auto marks = std::make_unique<WriteMarks>();
   for (const std::string& key : keys) {

@@ -6,7 +6,9 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "nearcached/topology/topology.h"
 #include "upstream/connection.h"
 
 namespace nearcached {
@@ -18,6 +20,7 @@ struct PatternJob {
   std::shared_ptr<const Identity> identity;
   uint32_t database = 0;
   std::string cursor = "0";
+  std::vector<NodeIndex> nodes;  ///< still to be walked, the present one last
   State state = State::running;
   uint64_t scanned = 0;  ///< SCAN steps' keys that matched
   uint64_t deleted = 0;

@@ -82,25 +82,26 @@ int64_t to_index(Bytes text) {
 
 bool Router::acquire_pin(Session& session) {
   Pin* pin = nullptr;
+  const NodeIndex node = session.lane->node;
   for (const auto& idle : pins_)
-    if (idle->idle && *idle->identity == *session.identity &&
+    if (idle->idle && idle->node == node && *idle->identity == *session.identity &&
         idle->connection->options().database == session.database &&
         idle->connection->options().resp == session.resp && idle->connection->up())
       pin = idle.get();
   if (pin != nullptr) {
     stats_.private_connections_idle.subtract();
   } else {
-    if (process_.pins.load() >= process_.config.limits.private_connections) {
-      stats_.limit_private_connections_hit.add();
-      return false;
-    }
+    if (!has_room_for_pin(node)) return false;
     process_.pins.fetch_add(1);
+    process_.nodes[node].links.fetch_add(1);
     pins_.push_back(std::make_unique<Pin>());
     pin = pins_.back().get();
     pin->identity = session.identity;
+    pin->node = node;
     Connection::Options options =
-        connection_options(*session.identity, session.database, session.resp);
+        connection_options(*session.identity, session.database, session.resp, node);
     options.once = true;
+    options.keep_requests = cluster_;
     options.client_name = session.name.empty() ? "nearcached-private" : session.name;
     pin->connection = std::make_unique<Connection>(loop_, *this, std::move(options));
     pin->connection->owner_data = static_cast<Link*>(pin);
@@ -108,11 +109,25 @@ bool Router::acquire_pin(Session& session) {
     pin->connection->connect();
   }
   pin->session = session.ref;
+  pin->slot = -1;
+  pin->asking = false;
+  pin->unbound.clear();
+  pin->unbound_bytes = 0;
+  pin->bound = false;
   pin->idle = false;
   pin->reusable = session.name.empty();
   session.pin = pin;
   stats_.pinned_sessions.add();
   return true;
+}
+
+bool Router::has_room_for_pin(NodeIndex node) {
+  const Config::Limits& limits = process_.config.limits;
+  const bool full = process_.pins.load() >= limits.private_connections;
+  const bool node_full = process_.nodes[node].links.load() >= limits.node_connections;
+  if (full) stats_.limit_private_connections_hit.add();
+  if (node_full) stats_.limit_node_connections_hit.add();
+  return !full && !node_full;
 }
 
 void Router::close_pin(Pin& pin) {
@@ -129,6 +144,7 @@ void Router::close_pin(Pin& pin) {
   const std::unique_ptr<Pin> dying = std::move(*at);
   pins_.erase(at);
   process_.pins.fetch_sub(1);
+  process_.nodes[pin.node].links.fetch_sub(1);
   retire(std::move(dying->connection));
 }
 
@@ -158,7 +174,7 @@ void Router::maybe_unpin(Session& session) {
 
 // The lane of what the session has become on its private connection.
 bool Router::adopt_lane(Session& session) {
-  Lane* lane = lane_for(session.identity, session.database, 3);
+  Lane* lane = lane_for(session.identity, session.database, 3, session.lane->node);
   if (lane != nullptr && lane != session.lane) attach(session, *lane);
   return lane != nullptr;
 }
@@ -174,8 +190,7 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
     if (!needs_pin) return route(session, request, *command);
     if (session.outstanding()) return Outcome::later;
     if (!acquire_pin(session)) {
-      session.reply(
-          "-ERR nearcached has no private connection to spare (limits.private_connections)\r\n");
+      session.reply(kNoPin);
       return Outcome::done;
     }
   }
@@ -214,7 +229,12 @@ Session::Outcome Router::pinned(Session& session, const Request& request, const 
                                kind == Route::select || kind == Route::monitor ||
                                (kind == Route::subscribe && session.resp == 2);
   if (changes_session && session.outstanding()) return Outcome::later;
-  if (!can_send(session, pin, wire_of(request).size())) return Outcome::done;
+  if (!can_send(session, pin, wire_of(request).size())) {
+    // To the client a transaction ends with EXEC, and loses no command without being aborted.
+    if (pin.multi) pin.poisoned = true;
+    if (pin.multi && (kind == Route::exec || kind == Route::discard)) session.close_when_done();
+    return Outcome::done;
+  }
   pin.changing = changes_session && !pin.multi;
   forward_pinned(session, request, command);
   return Outcome::done;
@@ -277,6 +297,10 @@ PinEvent Router::end_transaction(Pin& pin, Pending& pending, bool exec, Bytes& w
   pin.written_keys.clear();
   pin.writes_unknown = pin.writes_everything = pin.multi = pin.watch = pin.poisoned = false;
   pin.queued = 0;
+  pin.slot = -1;
+  pin.bound = pin.asking = false;
+  pin.unbound.clear();
+  pin.unbound_bytes = 0;
   return abort ? PinEvent::exec_aborted : PinEvent::exec;
 }
 
@@ -290,6 +314,7 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
   pending.kind = Pending::Kind::relay;
   pending.session = session.ref;
   pending.sent_ns = now_ns_;
+  if (aimed_slot_ >= 0) pending.hash_slot = static_cast<uint16_t>(aimed_slot_);
   PinEvent event = PinEvent::none;
   Bytes wire = wire_of(request);
   if (command == nullptr || valid) mark_writes(pending, pin, command, args);
@@ -307,8 +332,12 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
     case Route::multi: pin.multi = true; break;
     case Route::watch:
       if (!pin.multi) pin.watch = true;
+      if (!pin.multi) pin.slot = aimed_slot_;
       break;
-    case Route::unwatch: pin.watch = false; break;
+    case Route::unwatch:
+      pin.watch = false;
+      if (!pin.multi) pin.bound = pin.asking = false;
+      break;
     case Route::discard:
     case Route::exec:
       // Without MULTI it is an error that changes nothing: a WATCH stays.
@@ -353,7 +382,11 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
       break;
     default: break;
   }
+  if (cluster_ && event == PinEvent::none && (queued || kind == Route::watch))
+    event = bind(pin, wire, aimed_slot_ >= 0);
   pending.event = static_cast<uint8_t>(event);
+  const bool in_multi = queued || kind == Route::exec || kind == Route::discard;
+  if (pin.asking && !in_multi) send_ignored(connection, kAsking);
   went_to(session, pin);
   stats_.upstream_requests.add();
   if (pin.monitor) return connection.send_unanswered(wire);  // PING: its answer is one more line
@@ -365,6 +398,19 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
   } else {
     connection.send(wire, std::move(pending));
   }
+}
+
+// What is queued before the first key has to be queued again if that key is elsewhere. The first
+// one itself goes alone: its reply says whether this is its node.
+PinEvent Router::bind(Pin& pin, Bytes wire, bool has_key) {
+  if (pin.bound) return PinEvent::none;
+  if (has_key) {
+    pin.bound = pin.changing = true;
+    return PinEvent::bind;
+  }
+  pin.unbound_bytes += wire.size();
+  if (pin.unbound_bytes <= kUnboundBytesMax) pin.unbound.emplace_back(wire);
+  return PinEvent::none;
 }
 
 // HELLO and AUTH on a private connection are the server's to judge; what they will mean if it

@@ -105,6 +105,24 @@ void Process::count_epoch(Bytes reason) {
   epoch_reasons_.emplace_back(name, 1);
 }
 
+void Process::node_failed(NodeIndex node, Bytes reason) {
+  if (nodes[node].failures.fetch_add(1) == 0) nodes[node].failing_since_ns.store(monotonic_ns());
+  std::lock_guard lock(mutex_);
+  node_errors_[node] = std::string(reason.substr(0, 200));
+}
+
+void Process::node_works(NodeIndex node) {
+  nodes[node].failures.store(0);
+  std::lock_guard lock(mutex_);
+  node_errors_.erase(node);
+}
+
+std::string Process::node_error(NodeIndex node) const {
+  std::lock_guard lock(mutex_);
+  const auto at = node_errors_.find(node);
+  return at == node_errors_.end() ? std::string() : at->second;
+}
+
 std::vector<std::pair<std::string, uint64_t>> Process::epoch_reasons() const {
   std::lock_guard lock(mutex_);
   return epoch_reasons_;

@@ -2,12 +2,14 @@
 #pragma once
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
 #include "bus/bus.h"
+#include "discovery/discovery.h"
 #include "nearcached/coherence/patterns.h"
 #include "nearcached/coherence/stamp_table.h"
 #include "nearcached/config/config.h"
@@ -20,7 +22,9 @@ class Schedules;
 
 /// Everything in it may be used from any thread, but what Bus::Owner says.
 struct Process final : public Bus::Owner {
-  Process(const Config& c, uint64_t stamp_slots) : config(c), stamps(stamp_slots) {}
+  Process(const Config& c, uint64_t stamp_slots)
+      : config(c), stamps(stamp_slots), topology(c), nodes(c.limits.nodes) {}
+  bool cluster() const { return config.upstream.parsed.kind == UpstreamKind::cluster; }
   const Config& config;
   StampTable stamps;
   uint64_t hash_seed = 0;
@@ -33,10 +37,32 @@ struct Process final : public Bus::Owner {
   std::atomic<uint64_t> flushes{0};  ///< of everything, because somebody asked for it
   Bus* bus = nullptr;                ///< set before the workers start
   Schedules* schedules = nullptr;    ///< likewise
-  std::vector<const Stats*> stats;   ///< of every worker, then the control loop's; likewise
-  std::vector<Router*> routers;      ///< likewise
-  std::vector<Mailbox*> mailboxes;   ///< likewise
-  Stats control_stats;               ///< the control loop's own
+  TopologyStore topology;
+  std::atomic<uint32_t> shards_short{0};  ///< of replicas: fewer than upstream.replication_factor
+  Discovery* discovery = nullptr;         ///< likewise
+  std::vector<const Stats*> stats;        ///< of every worker, then the control loop's; likewise
+  std::vector<Router*> routers;           ///< likewise
+  std::vector<Mailbox*> mailboxes;        ///< likewise
+  Stats control_stats;                    ///< the control loop's own
+
+  /// What all workers together know of a node.
+  struct Node {
+    std::atomic<uint32_t> links{0};     ///< lanes and private connections, up or not
+    std::atomic<uint32_t> failures{0};  ///< attempts to connect since one went well
+    std::atomic<uint64_t> failing_since_ns{0};
+    std::atomic<uint64_t> latency_us{0};  ///< of the last heartbeat
+  };
+  std::vector<Node> nodes;  ///< by NodeIndex
+  void node_failed(NodeIndex node, Bytes reason);
+  void node_works(NodeIndex node);
+  std::string node_error(NodeIndex node) const;
+  /// The breaker is open: it has failed too often and for too long, requests to it fail at once.
+  /// The next attempt to connect, by whichever lane, is the probe that closes it.
+  bool is_broken(NodeIndex node, uint64_t now_ns) const {
+    const Node& of = nodes[node];
+    return of.failures.load(std::memory_order_relaxed) >= config.upstream.breaker_failures &&
+           now_ns > of.failing_since_ns.load() + config.upstream.connect_timeout_ms * 1'000'000;
+  }
 
   /// Lanes that feed L1 though nobody tells them of writes with unknown keys (publish, ttl).
   std::atomic<uint64_t> blind_lanes{0};
@@ -87,6 +113,7 @@ struct Process final : public Bus::Owner {
   std::vector<uint64_t> walked_;  ///< by worker: all patterns up to this id
   uint64_t next_pattern_ = 1;
   std::vector<std::pair<std::string, uint64_t>> epoch_reasons_;
+  std::map<NodeIndex, std::string> node_errors_;
 };
 
 }  // namespace nearcached

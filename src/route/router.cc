@@ -38,14 +38,19 @@ Router::Router(Process& process, Loop& loop, unsigned index)
             return true;
           }),
       max_staleness_ns_(process.config.coherence.max_staleness_ms * kNsPerMs),
+      cluster_(process.cluster()),
+      topology_(process.topology.get()),
       flight_buckets_(1024, nullptr) {
   for (const Rule& rule : process.config.rules)
     rule_value_max_ = std::max(rule_value_max_, rule.value_bytes_max.value_or(0));
   for (const Rule& rule : process.config.rules)
+    waits_for_replicas_ = waits_for_replicas_ || rule.wait_replicas > 0;
+  for (const Rule& rule : process.config.rules)
     serves_stale_ = serves_stale_ || rule.serve_stale_ms.value_or(0) > 0;
   const CoherenceMode wish = process.config.coherence.mode;
-  records_writes_ = wish == CoherenceMode::automatic || wish == CoherenceMode::publish ||
-                    wish == CoherenceMode::keyspace;
+  records_writes_ =
+      !cluster_ && (wish == CoherenceMode::automatic || wish == CoherenceMode::publish ||
+                    wish == CoherenceMode::keyspace);
   hits_until_audit_ = process.config.coherence.audit_every;
   now_ns();
   set_table(CommandTable::builtin());
@@ -185,8 +190,17 @@ void Router::refuse(Session& session, Bytes name) {
 
 Session::Outcome Router::on_request(Session& session, const Request& request) {
   const Command* command = table_->find(request.args);
-  const Outcome outcome =
-      command != nullptr ? route(session, request, *command) : route_unknown(session, request);
+  aimed_slot_ = -1;
+  if (topology_->version() != process_.topology.version()) {
+    adopt_topology();
+    if (session.closing()) return Outcome::done;  // its private connection was at the old primary
+  }
+  const Outcome outcome = command == nullptr ? route_unknown(session, request)
+                          : command->speaks_of_cluster && session.pin == nullptr &&
+                                  !session.multi_begun && is_disguised()
+                              ? cluster_command(session, request, *command)
+                          : cluster_ ? route_in_cluster(session, request, *command)
+                                     : route(session, request, *command);
   if (outcome == Outcome::done) stats_.commands_processed.add();
   return outcome;
 }
@@ -268,8 +282,7 @@ bool Router::catch_up() {
 bool Router::serves_hits(const Session& session, const Lane& lane) const {
   coherence::SessionView view = session.view;
   view.replies_pending = session.outstanding();
-  if (session.last_connection != nullptr && session.last_connection != &lane)
-    view.floor_ns = now_ns_;
+  if (!follows(session, lane)) view.floor_ns = now_ns_;
   return coherence::may_serve(proof_of(lane), view, now_ns_, max_staleness_ns_);
 }
 
@@ -313,10 +326,12 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   return start_read(session, request, command, l1_key, rule);
 }
 
-// What L1 holds, if nothing has declared it stale.
+// What L1 holds, if nothing has declared it stale. In a cluster a slot may have been elsewhere and
+// have come back: what was filled before that is as good as from another server.
 bool Router::find_valid(const L1Key& key, L1Hit& hit) {
   if (!l1_.find(key, now_ns_ / kNsPerMs, hit)) return false;
   if (coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash)) &&
+      (!cluster_ || hit.filled_ms > topology_->moved_ms(slot_of(key.key))) &&
       (patterns_.empty() || !patterns_.kills(key.key, hit.filled_ms)))
     return true;
   l1_.erase(key);
@@ -357,15 +372,39 @@ Bytes Router::wire_of(const Request& request) {
   return wire_.readable();
 }
 
-// Replies are in order only within one connection: moving to another waits for the last reply.
-bool Router::must_wait(Session& session, const Link& link) {
-  return session.outstanding() && session.last_connection != &link;
+// Lanes to different nodes of a cluster: all that is asked about one key goes over one of them, and
+// nothing is promised across nodes (G2 is each shard's).
+bool Router::spreads(const Link& link) const {
+  if (!cluster_ || link.kind != Link::Kind::lane) return false;
+  const Lane& lane = static_cast<const Lane&>(link);
+  return lane.resp == 3 && !lane.replica;
+}
+
+// May what the session has seen last, and what comes over `link`, be in no order?
+bool Router::follows(const Session& session, const Link& link) const {
+  return session.last_connection == nullptr || session.last_connection == &link ||
+         (session.spread && session.last_connection != &kNowhere && spreads(link));
+}
+
+// Replies are in order only within one connection: moving to another waits for the last reply. So
+// does what comes after a change of the topology: the same key may be elsewhere now.
+bool Router::must_wait(const Session& session, const Link& link) const {
+  if (!session.outstanding()) return false;
+  return !follows(session, link) || session.topology_version != topology_->version();
+}
+
+// What was sent over several links, or again, is answered now, before `session` gets the reply. If
+// something else of it is still under way, that one may have been sent again as well.
+void Router::came_back(Session& session, const Lane& lane) {
+  if (session.last_connection == &kNowhere && session.requests_outstanding() <= 1)
+    session.last_connection = &lane;
 }
 
 void Router::went_to(Session& session, const Link& link) {
-  if (session.last_connection != &link && session.last_connection != nullptr)
-    session.view.floor_ns = now_ns_;
+  if (!follows(session, link)) session.view.floor_ns = now_ns_;
   session.last_connection = &link;
+  session.spread = spreads(link);
+  session.topology_version = topology_->version();
   session.last_sequence = link.connection->sequence();
 }
 
@@ -419,10 +458,27 @@ void Router::end_writes(Pending& pending) {
   pending.writes.reset();
 }
 
+std::string Router::unreachable(NodeIndex node) const {
+  return "-ERR upstream unreachable (" + topology_->nodes()[node].address.to_string() + ": " +
+         process_.node_error(node) + ")\r\n";
+}
+
+// The breaker is about new links: one that is up and answers is as good as ever (maxclients).
+bool Router::is_cut_off(const Link& link) const {
+  const bool works = link.connection->up() &&
+                     (link.kind == Link::Kind::pin || !is_silent(static_cast<const Lane&>(link)));
+  return !works && process_.is_broken(link.node, now_ns_);
+}
+
 // False: the session has been answered why not.
 bool Router::can_send(Session& session, const Link& link, size_t bytes) {
   if (!link.connection->refusal().empty()) {
     session.reply(refusal_for_client(link.connection->refusal()));
+    return false;
+  }
+  if (is_cut_off(link)) {
+    stats_.breaker_refusals.add();
+    session.reply(unreachable(link.node));
     return false;
   }
   if (link.connection->has_room(bytes)) return true;
@@ -440,10 +496,10 @@ Session::Outcome Router::relay(Session& session, const Request& request, const C
   if (convert) {
     rule = command != nullptr ? resp2_rule_of(*command, request.args) : Resp2Rule::unknown;
     if (rule == Resp2Rule::unknown) {
-      lane = lane_for(session.identity, session.database, 2);
+      lane = lane_for(session.identity, session.database, 2, session.lane->node);
       convert = false;
       if (lane == nullptr) {
-        session.reply("-ERR nearcached has no connection to spare (limits.lanes)\r\n");
+        session.reply(kNoLane);
         return Outcome::done;
       }
     }
@@ -457,8 +513,11 @@ Session::Outcome Router::relay(Session& session, const Request& request, const C
   pending.rule = rule;
   pending.session = session.ref;
   pending.sent_ns = now_ns_;
-  if (command == nullptr || command->arity_ok(request.args.size()))
+  if (aimed_slot_ >= 0) pending.hash_slot = static_cast<uint16_t>(aimed_slot_);
+  if (command == nullptr || command->arity_ok(request.args.size())) {
     mark_writes(pending, *lane, command, request.args);
+    note_waits(pending, request.args);
+  }
   pending.slot = session.reserve();
   if (pending.fence) session.hold(pending.slot);
   lane->connection->send(wire, std::move(pending));

@@ -4,10 +4,12 @@
 // Thread: its worker's; other workers are reached only through Process (stamps) and Peers (tasks).
 // The files: router.cc requests and hits, fill.cc flights, mget.cc, lanes.cc links and
 // invalidation, pinned.cc private connections, connection_commands.cc HELLO, AUTH, SELECT,
-// client_command.cc, info.cc INFO and NEARCACHE, fence.cc.
+// client_command.cc, info.cc INFO and NEARCACHE, fence.cc; of clusters: cluster.cc, gather.cc,
+// redirect.cc.
 #pragma once
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,6 +30,15 @@ namespace nearcached {
 
 struct Audit;
 struct Flight;
+class Gather;
+
+/// Who waits for a read that is under way.
+struct FlightWaiter {
+  SessionRef session;
+  uint32_t slot;
+  bool convert;
+  Gather* gather = nullptr;  ///< `slot` is a part of it
+};
 struct MgetFlight;
 
 class Router final : public Session::Owner, public Connection::Owner {
@@ -72,6 +83,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   // The bus's news, on this worker's thread (modes.cc).
   void on_bus_state();
   void on_bus_proof();
+  /// There is a new snapshot (cluster.cc).
+  void on_topology();
   /// Any thread: wants on_bus_proof().
   bool waits_for_proof() const { return waits_for_proof_.load(); }
 
@@ -79,6 +92,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   friend struct Audit;
   friend struct Flight;
   friend struct MgetFlight;
+  friend class Gather;
   friend class ReplyTask;
   using Outcome = Session::Outcome;
 
@@ -107,17 +121,32 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool is_refused(const Command* command) const;
   void refuse(Session& session, Bytes name);
   bool needs_auth(const Session& session) const;
+  std::string unreachable(NodeIndex node) const;
+  bool is_cut_off(const Link& link) const;
   bool can_send(Session& session, const Link& link, size_t bytes);
   Outcome read_through(Session& session, const Request& request, const Command& command);
   bool serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule);
   void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule);
   Outcome relay(Session& session, const Request& request, const Command* command);
   Bytes wire_of(const Request& request);
-  bool must_wait(Session& session, const Link& link);
+  bool must_wait(const Session& session, const Link& link) const;
+  bool spreads(const Link& link) const;
+  bool follows(const Session& session, const Link& link) const;
   void went_to(Session& session, const Link& link);
+  void came_back(Session& session, const Lane& lane);
   void mark_writes(Pending& pending, Link& link, const Command* command,
                    std::span<const Bytes> args);
   void end_writes(Pending& pending);
+
+  // replicas.cc
+  Lane* replica_for(const Session& session, uint16_t slot, std::span<const Bytes> args,
+                    const Command& command);
+  void note_waits(Pending& pending, std::span<const Bytes> args);
+  void await_replicas(const Lane& lane, const Pending& pending, Bytes reply, uint32_t replicas,
+                      uint64_t timeout_ms);
+  void start_wait_round(NodeIndex node);
+  void end_wait_round(NodeIndex node, Bytes reply, Bytes failure);
+  void tick_replicas();
   Session* find(SessionRef ref);
   bool catch_up();
   bool find_valid(const L1Key& key, L1Hit& hit);
@@ -167,6 +196,9 @@ class Router final : public Session::Owner, public Connection::Owner {
   // fill.cc
   Outcome start_read(Session& session, const Request& request, const Command& command,
                      const L1Key& key, Resp2Rule rule);
+  bool join_flight(Session& session, Lane& lane, const L1Key& key, uint64_t stamp,
+                   FlightWaiter waiter);
+  Flight& start_flight(Lane& lane, const L1Key& key, uint64_t stamp, Resp2Rule rule, Bytes wire);
   void on_flight_reply(Connection& connection, Pending& pending, Bytes bytes, bool last);
   void finish_flight(Flight& flight, Bytes pttl);
   void release_flight(Flight& flight);
@@ -181,16 +213,24 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool mget_stale(Session& session, std::span<const Bytes> names);
   bool holds_all(const Lane& lane, std::span<const Bytes> names);
   void on_mget_reply(Connection& connection, MgetFlight& flight, Bytes reply);
+  std::pair<Pending, std::string> whole_mget(const MgetFlight& flight);
+  bool mget_redirected(MgetFlight& flight, Bytes& error);
   void finish_mget(MgetFlight& flight, Bytes failure);
 
   // lanes.cc
-  Lane* lane_for(const std::shared_ptr<const Identity>& identity, uint32_t database, int resp);
-  Connection::Options connection_options(const Identity& identity, uint32_t database, int resp);
+  Lane* lane_for(const std::shared_ptr<const Identity>& identity, uint32_t database, int resp,
+                 NodeIndex node);
+  Connection::Options connection_options(const Identity& identity, uint32_t database, int resp,
+                                         NodeIndex node);
+  bool wants_tracking() const;
   bool has_room_for_lane();
   bool is_unused(const Lane& lane) const;
   void attach(Session& session, Lane& lane);
   void detach(Session& session);
   void heartbeat(Lane& lane);
+  bool is_silent(const Lane& lane) const;
+  void on_role(Lane& lane, uint64_t sent_ns, Bytes reply);
+  void on_cluster_info(Lane& lane, uint64_t sent_ns, Bytes reply);
   void invalidate(Lane& lane, Bytes push);
   void drain_sessions();
   void renew_space(Lane& lane);
@@ -200,14 +240,67 @@ class Router final : public Session::Owner, public Connection::Owner {
   void load_command_table(Lane& lane);
   void retire(std::unique_ptr<Connection> connection);
 
+  // cluster.cc
+  Outcome route_in_cluster(Session& session, const Request& request, const Command& command);
+  Outcome route_by_slot(Session& session, const Request& request, const Command& command);
+  bool aim(Session& session, uint16_t slot, Outcome& outcome);
+  Lane* lane_of_slot(const Session& session, uint16_t slot);
+  Lane* any_lane(const Session& session);
+  Outcome await_topology(Session& session);
+  void adopt_topology();
+  void renew_role(Lane& lane);
+  void wake_topology_waiters();
+  Outcome begin_multi(Session& session, const Request& request, const Command& command);
+  Outcome in_begun_multi(Session& session, const Request& request, const Command& command, int slot,
+                         bool several);
+  Outcome pinned_in_cluster(Session& session, const Request& request, const Command& command,
+                            int slot, bool several);
+  std::string topology_text() const;
+  int slot_of_request(const Command& command, std::span<const Bytes> args, bool& several);
+  std::string probe_key(NodeIndex node) const;
+
+  // present.cc
+  Outcome cluster_command(Session& session, const Request& request, const Command& command);
+  bool presents_cluster() const;
+  bool is_disguised() const;
+  std::string disguised_info(std::string text) const;
+
+  // gather.cc
+  Outcome split(Session& session, const Request& request, const Command& command);
+  Outcome broadcast(Session& session, const Request& request, const Command& command);
+  Outcome gather_values(Session& session, const Request& request);
+  void ask_value(Session& session, Gather& gather, uint32_t part, Lane& lane, const L1Key& key,
+                 uint64_t stamp, bool settled);
+  Outcome scan(Session& session, const Request& request, const Command& command);
+  void send_part(Gather& gather, uint32_t part, Lane& lane, const Command* command,
+                 std::span<const Bytes> args, bool has_key);
+  void end_gather(Gather& gather);
+
+  // redirect.cc
+  bool redirect(Lane& lane, Pending& pending, Bytes& error, const std::string& wire);
+  bool move_pin(Session& session, Lane& lane, bool asking);
+  void send_ignored(Connection& connection, Bytes wire);
+  bool may_be_redirected(Bytes error) const;
+  bool redirected(Lane& lane, Pending& pending, Bytes& error);
+  bool retry_lost(Lane& lane, Pending& pending, Bytes reason, bool sent);
+  void resend(Lane& lane, Pending pending, Bytes wire, bool asking);
+  void try_later(const Lane& from, Pending pending, std::string wire, Bytes error);
+  void run_retries();
+  bool pin_redirected(Pin& pin, Session& session, Pending& pending, Bytes& error);
+  NodeIndex follow(const Redirect& redirect, const Connection& from);
+  void give_up(Pending& pending, Bytes error);
+  void answer(const Pending& pending, Bytes bytes, bool last);
+
   // pinned.cc
   Outcome pinned(Session& session, const Request& request, const Command* command);
   bool acquire_pin(Session& session);
+  bool has_room_for_pin(NodeIndex node);
   void forward_pinned(Session& session, const Request& request, const Command* command);
   void on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes bytes, bool last);
   static int64_t selected_by(const Pin& pin, Bytes reply);
   void apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes reply);
   void count_channels(Pin& pin, Bytes message);
+  PinEvent bind(Pin& pin, Bytes wire, bool has_key);
   void note_credentials(Pin& pin, const Session& session, std::span<const Bytes> args);
   void maybe_unpin(Session& session);
   bool adopt_lane(Session& session);
@@ -273,6 +366,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   PatternJob* find_job(uint64_t id);
   void scan_step(PatternJob& job);
   void delete_step(PatternJob& job, std::string cursor, const std::vector<std::string>& keys);
+  void unlink_together(Lane& lane, const std::vector<std::string>& keys,
+                       std::function<void(Bytes reply, Bytes failure)> done);
   void unlink_keys(Lane& lane, const std::vector<std::string>& keys,
                    std::function<void(Bytes reply, Bytes failure)> done);
   void retry_job(PatternJob& job, Bytes why);
@@ -304,10 +399,11 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool announces_ = false;       ///< writes are made known over the bus
   std::string mode_said_;        ///< what the log was told last of the mode
 
-  bool serves_stale_ = false;      ///< a rule has serve_stale
-  uint64_t flushes_seen_ = 0;      ///< Process::flushes
-  uint64_t hits_until_audit_ = 0;  ///< 0: no audit
-  uint64_t audits_ = 0;            ///< under way
+  bool waits_for_replicas_ = false;  ///< a rule has wait_replicas
+  bool serves_stale_ = false;        ///< a rule has serve_stale
+  uint64_t flushes_seen_ = 0;        ///< Process::flushes
+  uint64_t hits_until_audit_ = 0;    ///< 0: no audit
+  uint64_t audits_ = 0;              ///< under way
 
   coherence::PatternSet patterns_;
   uint64_t patterns_seen_ = 0;  ///< Process::patterns_version
@@ -326,6 +422,39 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::vector<std::unique_ptr<Pin>> pins_;
   Lane* main_lane_ = nullptr;
+  std::vector<Lane*> node_lanes_;  ///< the default identity's, by node; null: none
+
+  const bool cluster_;  ///< the upstream is a cluster
+  std::shared_ptr<const Topology> topology_;
+  std::vector<SessionRef> topology_waiters_;
+  int aimed_slot_ = -1;  ///< of the request at hand; −1: no key
+  struct Retry {
+    uint64_t due_ns;
+    Pending pending;
+    std::string wire;
+    std::shared_ptr<const Identity> identity;
+    uint32_t database;
+    int resp;
+    std::string error;  ///< why it was not answered
+  };
+  std::vector<Retry> retries_;
+  size_t retries_bytes_ = 0;  ///< of their requests; at most limits.upstream_queue
+
+  /// Writes of one node that wait for its replicas, and the connection that asks (WAIT).
+  struct Waiters {
+    struct Held {
+      Pending answer;  ///< whose it is
+      std::string reply;
+      uint32_t replicas;
+      uint64_t timeout_ms;
+    };
+    std::unique_ptr<Lane> lane;
+    std::vector<Held> waiting, round;
+    bool running = false;
+    uint64_t began_ns = 0, timeout_ms = 0;  ///< of the present round
+  };
+  std::map<NodeIndex, Waiters> replica_waiters_;
+  std::unique_ptr<Timer> retry_timer_;
   std::vector<std::unique_ptr<Connection>> closing_connections_;
   std::vector<std::unique_ptr<Connection>> dead_connections_;
 
@@ -368,6 +497,8 @@ class Router final : public Session::Owner, public Connection::Owner {
 Bytes refusal_for_client(Bytes refusal);
 /// "resp3", "redirect", …
 const char* mode_name(CoherenceMode mode);
+/// "single", "cluster" or "sentinel".
+Bytes kind_name(UpstreamKind kind);
 /// Does the server keep book of what is read on such a lane (after CLIENT CACHING YES)?
 bool tracked(CoherenceMode mode);
 /// Do invalidations come over the bus, unordered with the data?
@@ -377,6 +508,13 @@ inline uint64_t seen_ns(const L1Hit& hit) { return (hit.filled_ms + 1) * kNsPerM
 /// As Session::last_connection: nothing is that, so whatever follows waits for the reply under way.
 inline constexpr char kNowhere = 0;
 constexpr Bytes kUnreachable = "-ERR upstream unreachable\r\n";
+constexpr Bytes kNoLane = "-ERR nearcached has no connection to spare (limits.lanes)\r\n";
+constexpr Bytes kNoPin =
+    "-ERR nearcached has no private connection to spare (limits.private_connections)\r\n";
+constexpr Bytes kAsking = "*1\r\n$6\r\nASKING\r\n";
+/// Of what is queued in a MULTI before its first key; more, and it stays where it is.
+constexpr size_t kUnboundBytesMax = 64 * 1024;
+constexpr Bytes kCrossSlot = "-CROSSSLOT Keys in request don't hash to the same slot\r\n";
 constexpr Bytes kBadClientName =
     "-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
 bool valid_client_name(Bytes name);

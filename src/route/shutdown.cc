@@ -26,6 +26,10 @@ void Router::drain_sessions() {
 void Router::shutdown() {
   shutting_down_ = true;
   tick_timer_.reset();
+  retry_timer_.reset();
+  for (auto& [node, waiters] : replica_waiters_) retire(std::move(waiters.lane->connection));
+  for (Retry& retry : retries_) give_up(retry.pending, retry.error);
+  retries_.clear();
   for (size_t i = 0; i < sessions_.size(); ++i)
     if (Session* session = sessions_[i].session.get()) session->close();
   while (!pins_.empty()) close_pin(*pins_.back());

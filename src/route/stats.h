@@ -60,6 +60,12 @@ class Counter {
   X(upstream_reconnects) \
   X(upstream_requests) \
   X(upstream_errors) \
+  X(redirects_moved) \
+  X(redirects_ask) \
+  X(retries) \
+  X(breaker_refusals) \
+  X(replica_waits) \
+  X(replica_waits_short) \
   X(pinned_sessions) \
   X(private_connections_idle) \
   X(limit_request_hit) \
@@ -70,6 +76,7 @@ class Counter {
   X(limit_upstream_reply_hit) \
   X(limit_lanes_hit) \
   X(limit_private_connections_hit) \
+  X(limit_node_connections_hit) \
   X(limit_flights_hit) \
   X(limit_transaction_keys_hit) \
   X(limit_patterns_hit) \

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <random>
 
+#include "config/address.h"
 #include "nearcached/base/clock.h"
 #include "nearcached/base/log.h"
 
@@ -81,7 +82,9 @@ Server::Server(const Config& config)
       schedules_(loop_, mailbox_, config_, bus_,
                  [this](const coherence::Schedule& schedule, std::function<void(bool)> done) {
                    walk_upstream(schedule, std::move(done));
-                 }) {
+                 }),
+      discovery_(loop_, mailbox_, config_, process_.topology, *this) {
+  process_.discovery = &discovery_;
   process_.bus = &bus_;
   process_.schedules = &schedules_;
   std::random_device random;
@@ -106,17 +109,43 @@ Result<void> Server::run() {
   }
   process_.stats.push_back(&process_.control_stats);
   for (const auto& worker : workers_) worker->start();
+  discovery_.start();
+  on_topology();
   bus_.start();
   for (const int number : {SIGTERM, SIGINT})
     signals_.push_back(std::make_unique<Signal>(loop_, number, [this] { stop(); }));
   for (const Address& address : config_.server.listen)
     log::info("nearcached {} serves {} with {} workers, upstream {}", NEARCACHED_VERSION,
               address.to_string(), config_.server.threads,
-              config_.upstream.parsed.address.to_string());
+              config_.upstream.parsed.kind == UpstreamKind::single
+                  ? config_.upstream.parsed.address.to_string()
+                  : config::redact(config_.upstream.url));
   loop_.run();
   for (const auto& worker : workers_) worker->join();
   log::info("stopped");
   return {};
+}
+
+// The bus goes to the node that owns the schedules.
+void Server::on_topology() {
+  const auto topology = process_.topology.get();
+  const NodeIndex node = topology->owner(slot_of(Schedules::kKey));
+  if (node != kNoNode) bus_.set_address(topology->nodes()[node].address);
+  watch_replicas(*topology);
+  for (unsigned i = 0; i < workers_.size(); ++i)
+    process_.post(i, [router = process_.routers[i]] { router->on_topology(); });
+}
+
+void Server::watch_replicas(const Topology& topology) {
+  const uint32_t factor = config_.upstream.replication_factor;
+  uint32_t few = 0;
+  for (const NodeIndex primary : topology.primaries())
+    if (topology.cluster() && topology.replicas_of(primary).size() < factor) ++few;
+  if (few == process_.shards_short.exchange(few)) return;
+  if (few > 0)
+    log::warn("topology: {} shards have fewer than {} replicas (upstream.replication_factor)", few,
+              factor);
+  else log::info("topology: every shard has its {} replicas again", factor);
 }
 
 // A scheduled pattern is walked by the first worker, with the proxy's own rights.
@@ -172,6 +201,7 @@ void Server::finish() {
   signals_.clear();
   for (const auto& worker : workers_) worker->stop();
   schedules_.close();
+  discovery_.close();
   bus_.close();
   mailbox_.close();
   loop_.close();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bus/schedules.h"
+#include "discovery/discovery.h"
 #include "loop/loop.h"
 #include "nearcached/base/result.h"
 #include "nearcached/config/config.h"
@@ -38,7 +39,7 @@ class Worker {
   uint64_t accepted_ = 0;
 };
 
-class Server {
+class Server final : private Discovery::Owner {
  public:
   explicit Server(const Config& config);
   /// Serves until SIGTERM or SIGINT. The error: why it could not start.
@@ -47,6 +48,8 @@ class Server {
  private:
   void accept(int fd, bool is_unix);
   void walk_upstream(const coherence::Schedule& schedule, std::function<void(bool ok)> done);
+  void on_topology() override;
+  void watch_replicas(const Topology& topology);
   void stop();
   void finish();
 
@@ -56,6 +59,7 @@ class Server {
   Mailbox mailbox_;
   Bus bus_;
   Schedules schedules_;
+  Discovery discovery_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::vector<std::unique_ptr<Signal>> signals_;

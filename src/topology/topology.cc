@@ -114,6 +114,15 @@ Result<std::shared_ptr<const Topology>> Topology::with_moved(const Topology& bef
   return std::shared_ptr<const Topology>(next);
 }
 
+Result<std::shared_ptr<const Topology>> Topology::with_node(const Topology& before,
+                                                            const Address& address,
+                                                            size_t nodes_max) {
+  if (before.find(address) != kNoNode) return std::shared_ptr<const Topology>();
+  const std::shared_ptr<Topology> next = after(before);
+  if (find_or_add(next->nodes_, address, nodes_max) == kNoNode) return too_many(nodes_max);
+  return std::shared_ptr<const Topology>(next);
+}
+
 std::shared_ptr<const Topology> Topology::with_address(const Topology& before,
                                                        const Address& address, uint64_t now_ms) {
   NC_CHECK(!before.cluster_);

@@ -43,6 +43,12 @@ struct UpstreamUrl {
 /// others.
 enum class CoherenceMode : uint8_t { automatic, resp3, redirect, publish, keyspace, ttl, off };
 
+/// What clients take us for: one Redis, or a cluster of one node that owns every slot.
+enum class PresentAs : uint8_t { redis, cluster };
+
+/// Where keys of rules with replica_reads are read.
+enum class ReadFrom : uint8_t { primary, prefer_replica, replica, nearest };
+
 /// The first [[rule]] whose `keys` glob matches a key decides; unset fields keep [l1]'s value.
 struct Rule {
   std::string keys;   ///< Redis glob
@@ -53,6 +59,9 @@ struct Rule {
   /// While the upstream is unreachable, what is held is served for so long after it was last
   /// proven.
   std::optional<uint64_t> serve_stale_ms;
+  bool replica_reads = false;  ///< may be read where upstream.read_from says, and never cached
+  uint32_t wait_replicas = 0;  ///< a write is acknowledged when so many replicas have it
+  uint64_t wait_timeout_ms = 1'000;  ///< or answers an error after this
   bool operator==(const Rule&) const = default;
 };
 
@@ -72,6 +81,7 @@ struct Config {
     uint32_t backlog = 511;
     uint32_t tcp_keepalive_s = 300;      ///< 0: off
     uint64_t drain_timeout_ms = 10'000;  ///< SIGTERM: how long accepted requests may take
+    PresentAs present_as = PresentAs::redis;
     bool operator==(const Server&) const = default;
   } server;
 
@@ -86,9 +96,11 @@ struct Config {
     uint64_t idle_timeout_ms = 60'000;       ///< idle lanes and private connections are closed
     uint64_t topology_refresh_ms = 10'000;   ///< a cluster is asked again who owns what
     uint64_t topology_refresh_min_ms = 100;  ///< but never more often than this
-    uint32_t redirects_max = 16;             ///< MOVED, ASK, TRYAGAIN … followed for one request
+    uint32_t redirects_max = 16;             ///< MOVED and ASK followed for one request
     uint64_t retry_ms = 5;          ///< pause before a TRYAGAIN or CLUSTERDOWN is tried again
     uint32_t breaker_failures = 3;  ///< failed attempts after which a node's requests fail at once
+    ReadFrom read_from = ReadFrom::primary;
+    uint32_t replication_factor = 0;  ///< replicas that each shard should have; fewer is reported
     std::string sentinel_user, sentinel_password;  ///< for the sentinels themselves
     bool operator==(const Upstream&) const = default;
   } upstream;
@@ -131,6 +143,7 @@ struct Config {
     uint64_t upstream_queue_bytes = 256ull << 20;     ///< unsent requests of one lane
     uint64_t upstream_reply_bytes = 1ull << 30;       ///< one bulk of a reply
     uint32_t lanes = 64;                    ///< (identity, database, protocol) lanes per worker
+    uint32_t node_connections = 10'000;     ///< connections of the process to one node
     uint32_t private_connections = 10'000;  ///< pinned sessions per process
     uint32_t flights = 65'536;              ///< fills under way per worker
     uint32_t transaction_keys = 65'536;  ///< keys remembered for one MULTI; above: drop everything

@@ -60,6 +60,10 @@ class Topology {
   static Result<std::shared_ptr<const Topology>> with_moved(const Topology& before, uint16_t slot,
                                                             const Address& address, uint64_t now_ms,
                                                             size_t nodes_max);
+  /// A node that owns nothing yet. Null if it was known already.
+  static Result<std::shared_ptr<const Topology>> with_node(const Topology& before,
+                                                           const Address& address,
+                                                           size_t nodes_max);
   /// Node 0 has another address (Sentinel).
   static std::shared_ptr<const Topology> with_address(const Topology& before,
                                                       const Address& address, uint64_t now_ms);

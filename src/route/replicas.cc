@@ -1,0 +1,160 @@
+// Replicas: reads that may be stale, and writes that must not be on one node alone.
+//
+// Reads: only of keys whose rule says replica_reads, and never kept: what a replica answers may be
+// older than what its primary has already told us of, so nothing would ever end it in L1.
+//
+// Writes: the reply of a key whose rule says wait_replicas is held until WAIT has counted them.
+// WAIT speaks of the last command of its own connection, whatever that was, and blocks it; so it
+// goes, behind a PING, over a connection of its own, and answers for all that the node had executed
+// by then, whichever connection it came over. Rounds are shared like those of fences (fence.cc).
+#include <algorithm>
+#include <charconv>
+
+#include "nearcached/base/clock.h"
+#include "route/gather.h"
+#include "route/router.h"
+
+namespace nearcached {
+
+// Null: the primary, in the usual way.
+Lane* Router::replica_for(const Session& session, uint16_t slot, std::span<const Bytes> args,
+                          const Command& command) {
+  if (!command.readonly || command.route != Route::lane || keys_.empty()) return nullptr;
+  const Rule* const rule = rule_for(args[keys_[0].arg]);
+  if (rule == nullptr || !rule->replica_reads) return nullptr;
+  const NodeIndex primary = topology_->owner(slot);
+  const ReadFrom from = process_.config.upstream.read_from;
+  Lane* best = nullptr;
+  uint64_t best_us =
+      from == ReadFrom::nearest ? process_.nodes[primary].latency_us.load() : UINT64_MAX;
+  for (const NodeIndex node : topology_->replicas_of(primary)) {
+    if (process_.is_broken(node, now_ns_)) continue;
+    Lane* const lane = lane_for(session.identity, 0, 3, node);
+    if (lane == nullptr || !lane->replica || lane->renews_role) continue;
+    // One that is still connecting is better than none, if only a replica will do.
+    const uint64_t us = lane->connection->up()      ? process_.nodes[node].latency_us.load()
+                        : from == ReadFrom::replica ? UINT64_MAX - 1
+                                                    : UINT64_MAX;
+    if (us >= best_us) continue;
+    best_us = us;
+    best = lane;
+  }
+  return best;
+}
+
+// Behind mark_writes(): the keys in keys_ are those of `args`. The strictest of their rules counts.
+void Router::note_waits(Pending& pending, std::span<const Bytes> args) {
+  if (!waits_for_replicas_ || pending.read_only) return;
+  for (const KeyRef& key : keys_) {
+    const Rule* const rule = key.write ? rule_for(args[key.arg]) : nullptr;
+    if (rule == nullptr || rule->wait_replicas == 0) continue;
+    if (pending.writes == nullptr) pending.writes = std::make_unique<WriteMarks>();
+    WriteMarks& marks = *pending.writes;
+    marks.wait_replicas = std::max(marks.wait_replicas, rule->wait_replicas);
+    marks.wait_timeout_ms = std::max(marks.wait_timeout_ms, rule->wait_timeout_ms);
+    pending.whole_reply = true;
+  }
+}
+
+void Router::await_replicas(const Lane& lane, const Pending& pending, Bytes reply,
+                            uint32_t replicas, uint64_t timeout_ms) {
+  Waiters& waiters = replica_waiters_[lane.node];
+  if (waiters.lane == nullptr) {
+    waiters.lane = std::make_unique<Lane>();
+    waiters.lane->identity = default_identity_;
+    waiters.lane->node = lane.node;
+    waiters.lane->resp = 2;
+    waiters.lane->connection = std::make_unique<Connection>(
+        loop_, *this, connection_options(*default_identity_, lane.database, 2, lane.node));
+    waiters.lane->connection->owner_data = static_cast<Link*>(waiters.lane.get());
+    waiters.lane->connection->connect();
+    stats_.upstream_connections.add();
+  }
+  Waiters::Held held{{}, {}, replicas, timeout_ms};
+  held.answer.session = pending.session;
+  held.answer.slot = pending.slot;
+  held.answer.part = pending.part;
+  if (pending.part) held.answer.gather = pending.gather;
+  if (pending.convert) {
+    converted_.clear();
+    Resp2Converter converter;
+    converter.begin(pending.rule);
+    converter.feed(reply, converted_);
+    reply = converted_.readable();
+  }
+  held.reply.assign(reply);
+  waiters.waiting.push_back(std::move(held));
+  if (!waiters.running) start_wait_round(lane.node);
+}
+
+void Router::start_wait_round(NodeIndex node) {
+  Waiters& waiters = replica_waiters_[node];
+  waiters.running = true;
+  waiters.began_ns = now_ns_;
+  waiters.round.swap(waiters.waiting);
+  uint32_t replicas = 0;
+  uint64_t timeout_ms = 0;
+  for (const Waiters::Held& held : waiters.round) {
+    replicas = std::max(replicas, held.replicas);
+    timeout_ms = std::max(timeout_ms, held.timeout_ms);
+  }
+  Connection& connection = *waiters.lane->connection;
+  Pending ignored;
+  ignored.sent_ns = now_ns_;
+  connection.send({"PING"}, std::move(ignored));
+  Pending wait = ReplyTask::pending(
+      [this, node](Bytes reply, Bytes failure) { end_wait_round(node, reply, failure); }, now_ns_);
+  wait.no_timeout = true;
+  connection.send({"WAIT", std::to_string(replicas), std::to_string(timeout_ms)}, std::move(wait));
+  waiters.timeout_ms = timeout_ms;
+  stats_.replica_waits.add();
+}
+
+void Router::end_wait_round(NodeIndex node, Bytes reply, Bytes failure) {
+  Waiters& waiters = replica_waiters_[node];
+  uint32_t count = 0;
+  if (failure.empty() && reply.starts_with(":"))
+    std::from_chars(reply.data() + 1, reply.data() + reply.size(), count);
+  std::vector<Waiters::Held> round;
+  round.swap(waiters.round);
+  waiters.running = false;
+  for (const Waiters::Held& held : round) {
+    if (count >= held.replicas) {
+      answer(held.answer, held.reply, true);
+      continue;
+    }
+    stats_.replica_waits_short.add();
+    answer(held.answer,
+           "-NOREPLICAS written, but only " + std::to_string(count) + " of " +
+               std::to_string(held.replicas) + " replicas have confirmed it (wait_replicas)\r\n",
+           true);
+  }
+  if (!waiters.waiting.empty() && !shutting_down_) start_wait_round(node);
+}
+
+// Replicas feed nothing and have no heartbeat: a PING now and then says how far they are, for
+// read_from = "nearest".
+void Router::tick_replicas() {
+  for (auto& [node, waiters] : replica_waiters_) {
+    Connection& connection = *waiters.lane->connection;
+    connection.tick(now_ns_);
+    // The node itself ends WAIT in time, if it runs.
+    const uint64_t patience_ms = waiters.timeout_ms + process_.config.upstream.timeout_ms;
+    if (waiters.running && now_ns_ > waiters.began_ns + patience_ms * kNsPerMs)
+      connection.lose("no reply to WAIT");
+  }
+  for (const auto& lane : lanes_) {
+    if (!lane->replica || !lane->connection->up() || now_ns_ < lane->next_heartbeat_ns) continue;
+    lane->next_heartbeat_ns = now_ns_ + 1'000 * kNsPerMs;
+    const uint64_t sent_ns = now_ns();
+    lane->connection->send(
+        {"PING"}, ReplyTask::pending(
+                      [this, node = lane->node, sent_ns](Bytes, Bytes failure) {
+                        if (failure.empty())
+                          process_.nodes[node].latency_us.store((monotonic_ns() - sent_ns) / 1000);
+                      },
+                      sent_ns));
+  }
+}
+
+}  // namespace nearcached
