@@ -3,18 +3,15 @@
 // the next read on every connection of both workers) and around it (seen by every read that is sent
 // max_staleness after the answer, or earlier).
 #include <catch2/catch.hpp>
-#include <chrono>
 #include <string>
 #include <vector>
 
 #include "harness/servers.h"
 
 using namespace nearcached::e2e;
-using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto kMaxStaleness = 500ms;  // the proxy's default
 constexpr const char* kLibrary =
     "#!lua name=lib\nredis.register_function('put', function(keys, args) return "
     "redis.call('SET', keys[1], args[1]) end)";
@@ -107,17 +104,6 @@ struct Audience {
   Client direct = stack.redis.client();
   std::vector<Client> readers;
 };
-
-/// Reads, until the answer is new, on one connection. Returns false if one that was sent later than
-/// max_staleness after now was not.
-bool seen_in_time(Client& reader, const std::string& read, const std::string& expected) {
-  const auto limit = std::chrono::steady_clock::now() + kMaxStaleness;
-  for (;;) {
-    const bool must = std::chrono::steady_clock::now() > limit;
-    if (reader(read) == expected) return true;
-    if (must) return false;
-  }
-}
 
 }  // namespace
 

@@ -12,7 +12,7 @@ Connection::Connection(const std::string& endpoint, unsigned timeout_ms) : endpo
   redisSetTimeout(context_.get(), limit);
 }
 
-void Connection::append(const std::vector<std::string>& args) {
+void Connection::append(const Request& args) {
   std::vector<const char*> data;
   std::vector<size_t> sizes;
   for (const std::string& arg : args) {
@@ -22,11 +22,18 @@ void Connection::append(const std::vector<std::string>& args) {
   redisAppendCommandArgv(context_.get(), static_cast<int>(args.size()), data.data(), sizes.data());
 }
 
-Connection::Reply Connection::read() {
+Reply Connection::read() {
   void* raw = nullptr;
   if (redisGetReply(context_.get(), &raw) != REDIS_OK)
     throw ConnectionLost(endpoint_ + ": " + context_->errstr);
   return Reply(static_cast<redisReply*>(raw), freeReplyObject);
+}
+
+std::vector<Reply> Connection::ask_all(const std::vector<Request>& requests) {
+  for (const Request& request : requests) append(request);
+  std::vector<Reply> replies;
+  while (replies.size() < requests.size()) replies.push_back(read());
+  return replies;
 }
 
 std::string error_in(const redisReply& reply) {

@@ -1,4 +1,4 @@
-// One connection of the checker, by hiredis.
+// The checker's connections, by hiredis.
 #pragma once
 #include <hiredis/hiredis.h>
 
@@ -15,19 +15,29 @@ struct ConnectionLost : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-class Connection {
- public:
-  using Reply = std::unique_ptr<redisReply, void (*)(void*)>;
+using Request = std::vector<std::string>;
+using Reply = std::unique_ptr<redisReply, void (*)(void*)>;
 
+/// Where a writer's requests go.
+class Link {
+ public:
+  virtual ~Link() = default;
+  /// In this order; one reply for each, errors too. Throws ConnectionLost, and then any of them may
+  /// have been executed.
+  virtual std::vector<Reply> ask_all(const std::vector<Request>& requests) = 0;
+  Reply ask(const Request& request) { return std::move(ask_all({request})[0]); }
+};
+
+/// One connection to one server.
+class Connection final : public Link {
+ public:
   /// `endpoint`: HOST:PORT. `timeout_ms` is for connecting and for each reply.
   Connection(const std::string& endpoint, unsigned timeout_ms);
-  void append(const std::vector<std::string>& args);
+  void append(const Request& request);
   /// The next reply, which may be an error.
   Reply read();
-  Reply ask(const std::vector<std::string>& args) {
-    append(args);
-    return read();
-  }
+  /// In one pipeline.
+  std::vector<Reply> ask_all(const std::vector<Request>& requests) override;
 
  private:
   struct Free {

@@ -23,6 +23,9 @@ class KeyHistory {
   void begin(uint64_t number, size_t place, bool erases = false);
   /// Redis has executed it: it was acknowledged, or somebody has read it.
   void executed(uint64_t number);
+  /// Redis has failed over: the executed writes behind `after` and before `before` are lost, and
+  /// nobody can be said to have missed them. Returns how many that are.
+  size_t lose(uint64_t after, uint64_t before);
 
   /// The place that the write was made at; `nowhere` for 0, the state before all writes, and for a
   /// number that was never written.
@@ -35,14 +38,16 @@ class KeyHistory {
     uint64_t last = 0;
   };
   Nil nil(uint64_t at_least) const;
-  /// The last write numbered `number` or less whose place is ordered; 0 if there is none.
+  /// The last write numbered `number` or less that is not lost; 0 if there is none.
+  uint64_t standing(uint64_t number) const;
+  /// The same whose place is ordered.
   /// `certain`: only among those known to have been executed.
   uint64_t last_up_to(uint64_t number, const std::vector<bool>& ordered, bool certain) const;
   uint64_t last() const;
   uint64_t last_executed() const;
 
   /// Since when writes behind `number` are known: the first of the key's own writer, and the first
-  /// erasure.
+  /// erasure. A lost write counts as replaced when its loss was found.
   struct Replaced {
     size_t place = nowhere;
     int64_t ns = 0;
@@ -55,6 +60,7 @@ class KeyHistory {
     size_t place;
     bool erases;
     int64_t executed_ns;  ///< since when that is known; 0: it is not
+    int64_t lost_ns = 0;  ///< since when it is known to be lost; 0: it is not
   };
   std::vector<Write>::const_iterator behind(uint64_t number) const;
   mutable std::mutex mutex_;
@@ -65,9 +71,16 @@ struct Key {
   std::string name;
   size_t slot = 0;
   size_t writer = 0;
+  size_t group = 0;  ///< within it the order of a writer's writes is kept for all its keys
   KeyHistory history;
   /// Per endpoint: the highest number acknowledged through it.
   std::vector<std::atomic<uint64_t>> acknowledged;
+};
+
+/// The order that is promised over several keys.
+struct Grouping {
+  size_t groups = 0;    ///< as many, each in one slot of a cluster; 0: all keys are one
+  bool by_key = false;  ///< nothing over several keys is promised
 };
 
 /// The keys. A key with a write whose fate is unknown is never written again: it may be executed at
@@ -75,7 +88,8 @@ struct Key {
 /// old one is still read.
 class KeySpace {
  public:
-  KeySpace(size_t slots, size_t writers, size_t endpoints, const std::string& prefix);
+  KeySpace(size_t slots, size_t writers, size_t endpoints, const std::string& prefix,
+           Grouping grouping);
   Key& operator[](size_t index) { return *keys_[index]; }
   const Key& operator[](size_t index) const { return *keys_[index]; }
   size_t slots() const { return current_.size(); }
@@ -87,9 +101,11 @@ class KeySpace {
   void retire(size_t index);
 
  private:
-  void add(size_t slot, const std::string& name);
+  /// `suffix`: behind the slot's number in its name.
+  void add(size_t slot, const std::string& suffix);
 
   const std::string prefix_;
+  const Grouping grouping_;
   const size_t writers_;
   const size_t endpoints_;
   std::vector<std::unique_ptr<Key>> keys_;  ///< of fixed size: readers do not lock

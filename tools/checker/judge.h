@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "history.h"
@@ -28,6 +29,7 @@ struct Results {
   uint64_t too_stale = 0;
   uint64_t never_written = 0;  ///< values that nobody wrote to this key
   uint64_t not_converged = 0;
+  uint64_t pardoned = 0;     ///< reads that missed only what Redis itself has lost
   uint64_t errors = 0;       ///< replies
   uint64_t lost = 0;         ///< connections, timeouts included
   int64_t converged_ns = 0;  ///< from the end of the fault; 0: there was none; −1: never
@@ -45,13 +47,15 @@ class Judge {
   /// `certain_only`: requests may fail, so an unacknowledged write may be missing although a later
   /// one of the same writer was seen.
   Judge(KeySpace& keys, const Promise& promise, size_t endpoint, std::string endpoint_name,
-        size_t writers, bool certain_only, Results& results);
+        bool certain_only, Results& results);
 
   /// To be called before the read is sent: what it has to see at least.
   void expect(size_t key);
   /// A reply to the oldest reads expected, with one value for each; 0: no such key. Returns the
   /// number of the write that each of them shows, the last one that it can be.
   std::vector<uint64_t> judge(const std::vector<uint64_t>& values);
+  /// To be called once, when all losses are known: counts what was wrong.
+  void conclude();
   /// Instead of judge: the reply was an error.
   void skip(size_t reads);
   /// The connection is a new one, which has seen nothing yet.
@@ -68,9 +72,20 @@ class Judge {
     uint64_t first;
     uint64_t last;
   };
+  /// A read that looks wrong. What it missed may turn out to be lost, so it is judged at the end.
+  struct Suspect {
+    enum class Kind : uint8_t { own_write_missed, went_back, too_stale } kind;
+    size_t key;
+    uint64_t shown;
+    uint64_t due;  ///< of the same key; for too_stale without meaning
+    int64_t sent_ns;
+    int64_t at_ns;
+  };
   Shown judge_one(const Expected& expected, uint64_t value);
-  void judge_staleness(const Expected& expected, uint64_t number);
-  void tell(const char* what, const Key& key, uint64_t value, uint64_t at_least) const;
+  void suspect(Suspect::Kind kind, const Expected& expected, uint64_t shown, uint64_t due);
+  /// True if it is later than promised. Counts how stale the read certainly was.
+  bool too_stale(size_t key, int64_t sent_ns, uint64_t number, bool count_late);
+  void tell(const char* what, const Suspect& suspect, uint64_t at_least) const;
 
   KeySpace& keys_;
   const Promise& promise_;
@@ -78,9 +93,11 @@ class Judge {
   const std::string endpoint_name_;
   const bool certain_only_;
   Results& results_;
-  std::vector<uint64_t> seen_;                      ///< by writer: the highest in an earlier reply
+  /// By writer and group: the highest in an earlier reply.
+  std::unordered_map<uint64_t, uint64_t> seen_;
   std::unordered_map<size_t, uint64_t> seen_here_;  ///< the same by key
   std::vector<Expected> expected_;
+  std::vector<Suspect> suspects_;
 };
 
 }  // namespace checker

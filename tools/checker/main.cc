@@ -71,10 +71,12 @@ void print_json(const Results& total, const Outcome& outcome, double hit_ratio) 
       "{\"reads\": %llu, \"hit_ratio\": %.4f, \"own_write_missed\": %llu, "
       "\"went_back\": %llu, \"too_stale\": %llu, \"never_written\": %llu, "
       "\"not_converged\": %llu, \"lost_writes\": %llu, \"unknown_writes\": %llu, "
+      "\"lost_by_redis\": %llu, \"pardoned\": %llu, "
       "\"errors\": %llu, \"lost_connections\": %llu, \"converged_ms\": %.3f",
       wide(total.reads), hit_ratio, wide(total.own_write_missed), wide(total.went_back),
       wide(total.too_stale), wide(total.never_written), wide(total.not_converged),
-      wide(outcome.lost_writes), wide(outcome.unknown_writes), wide(total.errors), wide(total.lost),
+      wide(outcome.lost_writes), wide(outcome.unknown_writes), wide(outcome.lost_by_redis),
+      wide(total.pardoned), wide(total.errors), wide(total.lost),
       total.converged_ns < 0 ? -1.0 : static_cast<double>(total.converged_ns) / 1e6);
   for (const auto& [name, missed] :
        {std::pair{"through", Missed::through_a_cache}, {"around", Missed::around}}) {
@@ -106,6 +108,9 @@ bool report(const Options& options, const Outcome& outcome) {
     print_json(total, outcome, hit_ratio);
   } else {
     print_table(options, outcome);
+    std::printf("errors %llu\nunknown_writes %llu\nlost_by_redis %llu\npardoned %llu\n",
+                wide(total.errors + total.lost), wide(outcome.unknown_writes),
+                wide(outcome.lost_by_redis), wide(total.pardoned));
     std::printf("hit_ratio %.3f\nviolations %llu\n", hit_ratio, wide(violations));
   }
   if (hit_ratio < options.hit_ratio_min) {
@@ -125,6 +130,14 @@ void add_options(CLI::App& app, Options& options) {
                  "around the cache (default: the endpoints)")
       ->delimiter(',');
   app.add_option("--redis", options.redis, "the Redis itself: what it holds is right at the end");
+  app.add_option(
+         "--cluster", options.cluster,
+         "Redis is a cluster with these nodes, HOST:PORT,…: a writer at \"around\" follows it")
+      ->delimiter(',');
+  app.add_option("--sentinels", options.sentinels,
+                 "HOST:PORT,…: a writer at \"around\" writes to the primary they name")
+      ->delimiter(',');
+  app.add_option("--service", options.service, "the name that the sentinels know it by");
   app.add_option("--keys", options.keys, "number of keys")->check(CLI::Range(1, 1'000'000));
   app.add_option("--seconds", options.seconds, "length of the run");
   app.add_option("--readers", options.readers, "connections per endpoint");
@@ -139,14 +152,18 @@ void add_options(CLI::App& app, Options& options) {
                "the order of what was written through another endpoint is not promised");
   app.add_flag("--around-unordered", options.around_unordered,
                "the order of what was written around them is not promised");
+  app.add_flag("--keys-unordered", options.keys_unordered,
+               "the order of writes to different keys is not promised (while slots move)");
   app.add_option("--hit-ratio-min", options.hit_ratio_min, "fewer hits fail the run");
   app.add_option("--seed", options.seed, "of keys and pauses");
   app.add_flag("--faults", options.faults, "survive errors and lost connections, and count them");
   app.add_option("--timeout-ms", options.timeout_ms,
                  "a reader gives up a connection that does not answer for so long");
-  app.add_flag("--control", options.control,
-               "lines on standard input: \"heal\" (the fault is over: measure convergence), "
-               "\"flush\" (FLUSHALL at --redis)");
+  app.add_flag(
+      "--control", options.control,
+      "lines on standard input: \"heal\" (the fault is over: measure convergence), "
+      "\"flush\" (FLUSHALL at --redis), \"settle\" (Redis has failed over, and may have lost "
+      "writes)");
   app.add_flag("--json", options.json, "the result in one line");
 }
 

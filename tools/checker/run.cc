@@ -11,6 +11,9 @@
 //   heal    the fault is over: from here each reader measures how long it takes until it has read,
 //           of every key, what had been acknowledged before;
 //   flush   FLUSHALL at --redis. Writers pause meanwhile, so that its place in history is known.
+//   settle  Redis has failed over, and is in order again. While the writers pause, each key is read
+//           from it: what was executed and is not there any more it has lost;
+//   end     the time is over.
 #include "run.h"
 
 #include <poll.h>
@@ -24,10 +27,14 @@
 #include <stdexcept>
 #include <thread>
 
+#include "around.h"
+
 namespace checker {
 namespace {
 
 constexpr unsigned kPatientMs = 10'000;  ///< for what is not measured
+constexpr unsigned kAroundMs = 3'000;    ///< a cluster's node that is stopped holds its writer up
+constexpr size_t kGroups = 16;  ///< slots of a cluster that keys are in: some on each shard
 
 void sleep_ms(unsigned time) { std::this_thread::sleep_for(std::chrono::milliseconds(time)); }
 
@@ -41,7 +48,8 @@ void require_no_error(const redisReply& reply) {
 Run::Run(Options options)
     : options_(std::move(options)),
       keys_(options_.keys, options_.writers_at.size(), options_.endpoints.size(),
-            "coherence-checker:" + std::to_string(options_.seed) + ":"),
+            "coherence-checker:" + std::to_string(options_.seed) + ":",
+            {options_.cluster.empty() ? 0 : kGroups, options_.keys_unordered}),
       numbers_(options_.writers_at.size()) {
   const auto ns = [&](unsigned ms) {
     return int64_t{ms == 0 ? options_.max_staleness_ms : ms} * 1'000'000;
@@ -72,8 +80,23 @@ unsigned Run::longest_staleness_ms() const {
 
 // ---- writers
 
+std::unique_ptr<Link> Run::link_to(const std::string& place) const {
+  if (place_of(place) < options_.endpoints.size())
+    return std::make_unique<Connection>(place, kPatientMs);
+  if (!options_.cluster.empty()) return std::make_unique<Cluster>(options_.cluster, kAroundMs);
+  if (!options_.sentinels.empty())
+    return std::make_unique<Connection>(
+        connect_to_primary(options_.sentinels, options_.service, kAroundMs));
+  return std::make_unique<Connection>(place, kPatientMs);
+}
+
+std::unique_ptr<Link> Run::link_to_redis() const {
+  if (options_.redis.empty() && !fails_over()) return nullptr;
+  return link_to(options_.redis);
+}
+
 /// One to two writes; what was begun is in `begun` even when it throws.
-void Run::send_writes(Connection& connection, std::vector<Begun>& begun, size_t writer,
+void Run::send_writes(Link& link, std::vector<Begun>& begun, size_t writer,
                       std::mt19937_64& random) {
   const size_t place = place_of(options_.writers_at[writer]);
   const size_t writers = options_.writers_at.size();
@@ -84,25 +107,29 @@ void Run::send_writes(Connection& connection, std::vector<Begun>& begun, size_t 
   const auto begin = [&](size_t key) {
     const uint64_t number = ++numbers_[writer];
     keys_[key].history.begin(number, place);
-    begun.push_back({key, number});
-    return std::vector<std::string>{"SET", keys_[key].name, std::to_string(number)};
+    begun.push_back({key, number, 0});
+    Request set{"SET", keys_[key].name, std::to_string(number)};
+    if (fails_over()) set.push_back("GET");
+    return set;
   };
   const size_t key = pick();
+  std::vector<Request> requests;
   switch (random() % 32) {
     case 0:
     case 1:
     case 2:
-    case 3: {  // a transaction: the private connection's way
-      connection.append({"MULTI"});
-      connection.append(begin(key));
-      connection.append({"EXEC"});
-      for (int i = 0; i < 3; ++i) require_no_error(*connection.read());
+    case 3:  // a transaction: the private connection's way
+      requests = {{"MULTI"}, begin(key), {"EXEC"}};
       break;
-    }
-    case 4: {  // a script that does not say which key it writes: few, they may drop everything
-      const std::vector<std::string> set = begin(key);
-      require_no_error(*connection.ask(
-          {"EVAL", "return redis.call('SET', ARGV[1], ARGV[2])", "0", set[1], set[2]}));
+    case 4: {  // a script, which need not say which key it writes: few, they may drop everything
+      const Request set = begin(key);
+      const std::string get = fails_over() ? ", 'GET'" : "";
+      if (options_.cluster.empty())
+        requests = {
+            {"EVAL", "return redis.call('SET', ARGV[1], ARGV[2]" + get + ")", "0", set[1], set[2]}};
+      else
+        requests = {
+            {"EVAL", "return redis.call('SET', KEYS[1], ARGV[1]" + get + ")", "1", set[1], set[2]}};
       break;
     }
     case 5:
@@ -110,13 +137,18 @@ void Run::send_writes(Connection& connection, std::vector<Begun>& begun, size_t 
     case 7:
     case 8: {  // two writes in one pipeline
       const size_t other = pick();
-      connection.append(begin(key));
-      if (other != key) connection.append(begin(other));
-      for (size_t i = begun.size(); i > 0; --i) require_no_error(*connection.read());
+      requests.push_back(begin(key));
+      if (other != key) requests.push_back(begin(other));
       break;
     }
-    default: require_no_error(*connection.ask(begin(key)));
+    default: requests.push_back(begin(key));
   }
+  const std::vector<Reply> replies = link.ask_all(requests);
+  for (const Reply& reply : replies) require_no_error(*reply);
+  if (!fails_over()) return;
+  const bool transaction = requests[0][0] == "MULTI";
+  for (size_t i = 0; i < begun.size(); ++i)
+    begun[i].replaced = value_of(transaction ? *replies[2]->element[0] : *replies[i]);
 }
 
 void Run::settle(const std::vector<Begun>& begun, size_t place, bool acknowledged) {
@@ -128,6 +160,7 @@ void Run::settle(const std::vector<Begun>& begun, size_t place, bool acknowledge
       continue;
     }
     key.history.executed(write.number);
+    if (fails_over()) lost_by_redis_ += key.history.lose(write.replaced, write.number);
     if (place < options_.endpoints.size()) key.acknowledged[place] = write.number;
   }
 }
@@ -141,16 +174,16 @@ void Run::pause(std::mt19937_64& random) const {
 
 void Run::write_until_failure(size_t writer, std::mt19937_64& random) {
   const std::string& at = options_.writers_at[writer];
-  Connection connection(at, kPatientMs);
+  const std::unique_ptr<Link> link = link_to(at);
   const std::string nobodys =
       "coherence-checker:" + std::to_string(options_.seed) + ":probe:" + std::to_string(writer);
-  require_no_error(*connection.ask({"SET", nobodys, "1"}));
+  require_no_error(*link->ask({"SET", nobodys, "1"}));
   while (writing_) {
     {
       const std::shared_lock lock(writes_or_flush_);
       std::vector<Begun> begun;
       try {
-        send_writes(connection, begun, writer, random);
+        send_writes(*link, begun, writer, random);
       } catch (const ConnectionLost&) {
         settle(begun, place_of(at), false);
         throw;
@@ -184,7 +217,7 @@ class Run::Reading {
         endpoint_(endpoint),
         random_(options_.seed * 7777 + endpoint * 100 + reader),
         judge_(run.keys_, run.promises_[endpoint], endpoint, options_.endpoints[endpoint],
-               options_.writers_at.size(), options_.faults, results) {}
+               options_.faults, results) {}
 
   /// Any reads; when the fault is over, above all of what is still behind.
   void read_some() {
@@ -201,6 +234,7 @@ class Run::Reading {
       for (int tries = 0; tries < 100 && !value; ++tries) attempt([&] { value = plain(key); });
       if (!value || *value != run_.truth_[key]) ++results.not_converged;
     }
+    judge_.conclude();
   }
 
   Results results;
@@ -239,7 +273,7 @@ class Run::Reading {
       connection_->append({"GET", run_.keys_[key].name});
     }
     for (size_t i = 0; i < keys.size(); ++i) {
-      const Connection::Reply reply = connection_->read();
+      const Reply reply = connection_->read();
       if (!failed(*reply, 1)) judge_.judge({value_of(*reply)});
     }
   }
@@ -250,7 +284,7 @@ class Run::Reading {
       judge_.expect(key);
       request.push_back(run_.keys_[key].name);
     }
-    const Connection::Reply reply = connection_->ask(request);
+    const Reply reply = connection_->ask(request);
     if (failed(*reply, keys.size())) return {};
     std::vector<uint64_t> values;
     for (size_t i = 0; i < reply->elements; ++i) values.push_back(value_of(*reply->element[i]));
@@ -272,7 +306,7 @@ class Run::Reading {
   }
 
   std::optional<uint64_t> plain(size_t key) {
-    const Connection::Reply reply = connection_->ask({"GET", run_.keys_[key].name});
+    const Reply reply = connection_->ask({"GET", run_.keys_[key].name});
     if (failed(*reply, 0)) return std::nullopt;
     return value_of(*reply);
   }
@@ -324,9 +358,23 @@ void Run::flush_around() {
     keys_[key].history.executed(numbers_[keys_[key].writer]);
 }
 
+void Run::settle_losses() {
+  const std::unique_lock lock(writes_or_flush_);
+  const std::unique_ptr<Link> redis = link_to_redis();
+  if (!redis) throw std::runtime_error("settle: where Redis is has not been said");
+  for (size_t key = 0; key < keys_.size(); ++key) {
+    KeyHistory& history = keys_[key].history;
+    const Reply held = redis->ask({"GET", keys_[key].name});
+    require_no_error(*held);
+    lost_by_redis_ += history.lose(value_of(*held), UINT64_MAX);
+  }
+}
+
 void Run::obey(const std::string& line) {
   if (line == "heal") heal();
   else if (line == "flush") flush_around();
+  else if (line == "settle") settle_losses();
+  else if (line == "end") writing_ = false;
   else throw std::runtime_error("no such command: " + line);
 }
 
@@ -348,8 +396,7 @@ void Run::wait_for_end() {
 /// What every key holds now that nobody writes: what Redis says, or the last write if that is out
 /// of reach.
 void Run::fetch_truth() {
-  std::optional<Connection> redis;
-  if (!options_.redis.empty()) redis.emplace(options_.redis, kPatientMs);
+  const std::unique_ptr<Link> redis = link_to_redis();
   for (size_t key = 0; key < keys_.size(); ++key) {
     const KeyHistory& history = keys_[key].history;
     truth_.push_back(redis ? value_of(*redis->ask({"GET", keys_[key].name})) : history.last());
@@ -366,7 +413,7 @@ void Run::fail(const std::string& what) {
 }
 
 std::pair<uint64_t, uint64_t> Run::hits_and_misses(const std::string& endpoint) const {
-  const Connection::Reply reply = Connection(endpoint, kPatientMs).ask({"INFO", "nearcached"});
+  const Reply reply = Connection(endpoint, kPatientMs).ask({"INFO", "nearcached"});
   const std::string info(reply->str, reply->len);
   const auto field = [&](const std::string& name) {
     const size_t at = info.find("\n" + name + ":");
@@ -379,8 +426,8 @@ std::pair<uint64_t, uint64_t> Run::hits_and_misses(const std::string& endpoint) 
 void Run::start() {
   outcome_.results.resize(options_.endpoints.size());
   for (const std::string& place : options_.writers_at) {
-    Connection connection(place, kPatientMs);
-    for (size_t key = 0; key < keys_.size(); ++key) connection.ask({"DEL", keys_[key].name});
+    const std::unique_ptr<Link> link = link_to(place);
+    for (size_t key = 0; key < keys_.size(); ++key) link->ask({"DEL", keys_[key].name});
   }
   for (const std::string& endpoint : options_.endpoints)
     outcome_.lookups.push_back(hits_and_misses(endpoint));
@@ -417,6 +464,7 @@ Outcome Run::execute() {
     outcome_.lookups[e] = {hits - outcome_.lookups[e].first, misses - outcome_.lookups[e].second};
   }
   outcome_.unknown_writes = unknown_writes_;
+  outcome_.lost_by_redis = lost_by_redis_;
   return outcome_;
 }
 

@@ -29,8 +29,9 @@ namespace {
 constexpr uint16_t kFirstPort = 18'000;
 constexpr uint16_t kLastPort = 31'999;
 
-[[noreturn]] void run_child(char* const* argv, int log) {
+[[noreturn]] void run_child(char* const* argv, int log, int input) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (input >= 0) dup2(input, STDIN_FILENO);
   dup2(log, STDOUT_FILENO);
   dup2(log, STDERR_FILENO);
   close_range(3, ~0u, 0);
@@ -80,7 +81,7 @@ uint16_t free_port() {
 
 Process::~Process() { kill(); }
 
-void Process::start(const std::vector<std::string>& argv, const std::string& log_path) {
+void Process::start(const std::vector<std::string>& argv, const std::string& log_path, int input) {
   if (pid_ > 0) throw std::logic_error("already running");
   std::vector<char*> raw;
   for (const std::string& arg : argv) raw.push_back(const_cast<char*>(arg.c_str()));
@@ -89,7 +90,7 @@ void Process::start(const std::vector<std::string>& argv, const std::string& log
   if (log < 0) throw std::runtime_error("cannot write " + log_path);
   exit_status_.reset();
   pid_ = fork();
-  if (pid_ == 0) run_child(raw.data(), log);
+  if (pid_ == 0) run_child(raw.data(), log, input);
   close(log);
   if (pid_ < 0) throw std::runtime_error("fork failed");
 }

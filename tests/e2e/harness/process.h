@@ -36,8 +36,8 @@ class Process {
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
-  /// Requires: not running. `argv[0]` is looked up in PATH.
-  void start(const std::vector<std::string>& argv, const std::string& log_path);
+  /// Requires: not running. `argv[0]` is looked up in PATH. `input`: its standard input; −1: ours.
+  void start(const std::vector<std::string>& argv, const std::string& log_path, int input = -1);
   void signal(int number) const;
   /// SIGKILL, and waits for the end. Harmless when it is not running.
   void kill();

@@ -167,6 +167,15 @@ bool becomes_hit(const Proxy& proxy, Client& client, const std::string& read) {
   });
 }
 
+bool seen_in_time(Client& reader, const std::string& read, const std::string& expected) {
+  const auto limit = std::chrono::steady_clock::now() + kMaxStaleness;
+  for (;;) {
+    const bool must = std::chrono::steady_clock::now() > limit;
+    if (reader(read) == expected) return true;
+    if (must) return false;
+  }
+}
+
 std::vector<Client> clients_of(const Proxy& proxy, int count) {
   std::vector<Client> out;
   for (int i = 0; i < count; ++i) out.push_back(proxy.client());

@@ -74,6 +74,13 @@ class Proxy {
 /// on its way). False: it never does.
 bool becomes_hit(const Proxy& proxy, Client& client, const std::string& read);
 
+/// What coherence.max_staleness is when nobody says otherwise.
+constexpr std::chrono::milliseconds kMaxStaleness{500};
+
+/// Reads, until the answer is `expected`, on one connection. False if one that was sent later than
+/// max_staleness after now was not.
+bool seen_in_time(Client& reader, const std::string& read, const std::string& expected);
+
 /// More connections than workers, so that each worker has some.
 std::vector<Client> clients_of(const Proxy& proxy, int count);
 

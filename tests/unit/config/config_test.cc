@@ -25,7 +25,12 @@ std::string error_of(const std::string& text) {
 // Differs from the default in every key.
 Config everything_changed() {
   Config c;
-  c.server = {{{"::1", 7000, {}}, {{}, 0, "/tmp/a \"quoted\" \\ name.sock"}}, 3, 1, 0, 1'500};
+  c.server = {{{"::1", 7000, {}}, {{}, 0, "/tmp/a \"quoted\" \\ name.sock"}},
+              3,
+              1,
+              0,
+              1'500,
+              PresentAs::cluster};
   c.upstream.url = "redis://10.1.2.3:7001/4";
   c.upstream.parsed.address = {"10.1.2.3", 7001, {}};
   c.upstream.parsed.database = 4;
@@ -40,13 +45,16 @@ Config everything_changed() {
   c.upstream.redirects_max = 1;
   c.upstream.retry_ms = 60'000;
   c.upstream.breaker_failures = 1'000'000;
+  c.upstream.read_from = ReadFrom::nearest;
+  c.upstream.replication_factor = 2;
   c.upstream.sentinel_user = "a \"quoted\" user";
   c.upstream.sentinel_password = "***";  // as every password is printed
   c.l1 = {false, (5ull << 40) / 8, 1ull << 32, 1, 0, 1};
   c.coherence = {CoherenceMode::off, 1'001, 500, 1ull << 30, true, "other.1", 2, 3};
   c.subscriptions = {{"changed:a", EventPayload::pattern}, {"b", EventPayload::key}};
-  c.rules = {{"a\tb\"\\:*", false, 1, 0, 12'345, 7}, {"*", true, {}, {}, {}, {}}};
-  c.limits = {1, 17, 65'537, 1'025, 2,  16'385, 65'538, 3'601, 65'539, 65'540, 5,
+  c.rules = {{"a\tb\"\\:*", false, 1, 0, 12'345, 7, true, 2, 1},
+             {"*", true, {}, {}, {}, {}, false, 0, 1'000}};
+  c.limits = {1, 17, 65'537, 1'025, 2,  16'385, 65'538, 3'601, 65'539, 65'540, 5, 66,
               6, 7,  8,      9,     10, 11,     12,     65,    13,     14,     15};
   c.security = {true, {"config|set"}, {"json.set", "debug"}};
   c.log = {LogLevel::trace, "/var/log/n.log"};

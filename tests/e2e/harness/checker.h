@@ -1,0 +1,34 @@
+// Checker: tools/coherence-checker, run beside what the test does.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "harness/process.h"
+
+namespace nearcached::e2e {
+
+class Checker {
+ public:
+  struct Verdict {
+    int status = -1;
+    std::string output;
+    bool held() const { return status == 0 && output.find("violations 0\n") != std::string::npos; }
+  };
+
+  explicit Checker(const std::vector<std::string>& options);
+  ~Checker();
+  Checker(const Checker&) = delete;
+  Checker& operator=(const Checker&) = delete;
+
+  /// A line of its --control.
+  void tell(const std::string& line) const;
+  /// Waits for its end.
+  Verdict finish();
+
+ private:
+  TempDir dir_;
+  Process process_;
+  int control_ = -1;
+};
+
+}  // namespace nearcached::e2e
