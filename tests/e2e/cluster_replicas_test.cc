@@ -1,0 +1,93 @@
+// Replicas: reads that may be stale, and writes that must not be on one node alone.
+#include <catch2/catch.hpp>
+#include <string>
+
+#include "harness/cluster.h"
+
+using namespace nearcached::e2e;
+
+namespace {
+
+uint64_t gets(const RedisCluster& cluster, RedisCluster::Node node) {
+  const std::string stats = cluster.client(node)("INFO commandstats");
+  const std::string field = "cmdstat_get:calls=";
+  const size_t at = stats.find(field);
+  return at == std::string::npos ? 0 : std::stoull(stats.substr(at + field.size()));
+}
+
+/// A configuration file: rules cannot be given on the command line.
+class RuleFile {
+ public:
+  explicit RuleFile(const std::string& text) { write_file(path(), text); }
+  std::string path() const { return dir_.path() + "/nearcached.toml"; }
+
+ private:
+  TempDir dir_;
+};
+
+}  // namespace
+
+// Fails when replica_for() never finds one, when READONLY is not said (the replica answers MOVED,
+// and the primary is asked), or when what a replica answered is kept.
+TEST_CASE("keys whose rule allows it are read from a replica, and never cached",
+          "[cluster][replicas]") {
+  RedisCluster& cluster = shared_cluster();
+  const RuleFile file(
+      "[upstream]\nread_from = \"replica\"\n[[rule]]\nkeys = \"old:*\"\nreplica_reads = true\n");
+  Proxy proxy(cluster.port(0), cluster.upstream({"-c", file.path()}));
+  Client client = proxy.client();
+  const RedisCluster::Node primary = cluster.primaries()[0];
+  const RedisCluster::Node replica = cluster.replicas_of(primary).at(0);
+  const std::string key = cluster.key_at(primary, "old:");
+  REQUIRE(client({"SET", key, "1"}) == "OK");
+  REQUIRE(wait_until([&] { return client({"GET", key}) == "1"; }));
+  const uint64_t at_primary = gets(cluster, primary), at_replica = gets(cluster, replica);
+  for (int i = 0; i < 10; ++i) CHECK(client({"GET", key}) == "1");
+  CHECK(gets(cluster, primary) == at_primary);
+  CHECK(gets(cluster, replica) == at_replica + 10);
+  // Other keys are the primary's, and are kept.
+  const std::string other = cluster.key_at(primary, "new:");
+  REQUIRE(client({"SET", other, "1"}) == "OK");
+  CHECK(becomes_hit(proxy, client, "GET " + other));
+}
+
+// Fails when the reply is not held for WAIT, or WAIT's count is not looked at.
+TEST_CASE("a write whose rule waits for replicas is acknowledged when they have it",
+          "[cluster][replicas]") {
+  RedisCluster& cluster = shared_cluster();
+  const RuleFile file(
+      "[[rule]]\nkeys = \"one:*\"\nwait_replicas = 1\nwait_timeout = \"10s\"\n"
+      "[[rule]]\nkeys = \"nine:*\"\nwait_replicas = 9\nwait_timeout = \"50ms\"\n");
+  Proxy proxy(cluster.port(0), cluster.upstream({"-c", file.path()}));
+  Client client = proxy.client();
+  for (const RedisCluster::Node primary : cluster.primaries()) {
+    const std::string one = cluster.key_at(primary, "one:");
+    for (int i = 0; i < 20; ++i) {
+      REQUIRE(client({"SET", one, std::to_string(i)}) == "OK");
+      // It is there: the replica is asked behind the acknowledgement, and not before.
+      Client replica = cluster.client(cluster.replicas_of(primary).at(0));
+      REQUIRE(replica("READONLY") == "OK");
+      REQUIRE(replica({"GET", one}) == std::to_string(i));
+    }
+    const std::string nine = cluster.key_at(primary, "nine:");
+    CHECK(client({"SET", nine, "1"}) ==
+          "(error) NOREPLICAS written, but only 1 of 9 replicas have confirmed it (wait_replicas)");
+    CHECK(client({"GET", nine}) == "1");
+  }
+  CHECK(client({"MSET", "one:a", "1", "one:b", "2", "c", "3"}) == "OK");
+  CHECK(client({"MSET", "nine:a", "1", "c", "4"}).rfind("(error) NOREPLICAS", 0) == 0);
+  CHECK(client("MGET nine:a c") == "[1 4]");
+  CHECK(proxy.count("replica_waits_short") >= 4);
+}
+
+// Fails when the number of replicas is not looked at.
+TEST_CASE("shards with fewer replicas than there should be are counted and logged",
+          "[cluster][replicas]") {
+  RedisCluster& cluster = shared_cluster();
+  Proxy enough(cluster.port(0), cluster.upstream({"--set", "upstream.replication_factor=1"}));
+  Proxy few(cluster.port(0), cluster.upstream({"--set", "upstream.replication_factor=2"}));
+  CHECK(wait_until([&] { return few.info("shards_short_of_replicas") == "3"; }));
+  CHECK(few.log().find("fewer than 2 replicas") != std::string::npos);
+  CHECK(wait_until([&] { return enough.info("topology_slots_covered") == "16384"; }));
+  CHECK(wait_until([&] { return enough.info("shards_short_of_replicas") == "0"; }));
+}
