@@ -24,6 +24,18 @@ NodeIndex find_or_add(std::vector<TopologyNode>& nodes, const Address& address, 
   return static_cast<NodeIndex>(nodes.size() - 1);
 }
 
+// A node that is known by its id, at an address where nobody was: a pod that was started anew. It
+// stays the same node.
+NodeIndex find_moved(std::vector<TopologyNode>& nodes, const SlotRange::Node& said) {
+  const auto is_there = [&](const TopologyNode& node) { return node.address == said.address; };
+  if (said.id.empty() || std::any_of(nodes.begin(), nodes.end(), is_there)) return kNoNode;
+  const auto at = std::find_if(nodes.begin(), nodes.end(),
+                               [&](const TopologyNode& node) { return node.id == said.id; });
+  if (at == nodes.end()) return kNoNode;
+  at->address = said.address;
+  return static_cast<NodeIndex>(at - nodes.begin());
+}
+
 Error too_many(size_t nodes_max) {
   return Error{"more than " + std::to_string(nodes_max) + " nodes were seen (limits.nodes)"};
 }
@@ -62,7 +74,8 @@ Result<std::shared_ptr<const Topology>> Topology::from_ranges(const Topology& be
   next->owner_.fill(kNoNode);
   for (TopologyNode& node : next->nodes_) node.gone = true;
   const auto place = [&](const SlotRange::Node& said, NodeIndex primary) {
-    const NodeIndex index = find_or_add(next->nodes_, said.address, nodes_max);
+    NodeIndex index = find_moved(next->nodes_, said);
+    if (index == kNoNode) index = find_or_add(next->nodes_, said.address, nodes_max);
     if (index == kNoNode) return index;
     TopologyNode& node = next->nodes_[index];
     node.gone = false;

@@ -49,8 +49,7 @@ class Topology {
   /// What comes after `before` when the cluster has answered `ranges` at `now_ms` (monotonic).
   /// Every slot whose owner differs from before has `moved_ms` = now_ms. An address that stands for
   /// a primary and a replica is the primary's. Error: ranges that overlap or have no nodes, or more
-  /// than `nodes_max` nodes ever seen (indices of nodes that are gone are used again only for the
-  /// same address).
+  /// than `nodes_max` nodes ever seen. A node is known by its address, or by its id at a new one.
   static Result<std::shared_ptr<const Topology>> from_ranges(const Topology& before,
                                                              const std::vector<SlotRange>& ranges,
                                                              uint64_t now_ms, size_t nodes_max);

@@ -194,6 +194,42 @@ TEST_CASE("an answer that says what is known says the same", "[topology]") {
   CHECK_FALSE(Topology::single({})->says_the_same(*Topology::unknown({Address{}})));
 }
 
+TEST_CASE("a node that comes back at another address is the same node", "[topology]") {
+  const Snapshot map = three();
+  auto ranges = kThree;
+  ranges[1].nodes[0].address = at(92);
+  const Snapshot moved = after(*map, ranges, 40);
+  CHECK(moved->nodes().size() == map->nodes().size());
+  CHECK(moved->find(at(92)) == map->find(at(2)));
+  CHECK(moved->find(at(2)) == kNoNode);
+  CHECK(moved->owner(6000) == map->owner(6000));
+}
+
+TEST_CASE("two nodes that change addresses with each other are told by their addresses",
+          "[topology]") {
+  const Snapshot map = three();
+  auto ranges = kThree;
+  std::swap(ranges[0].nodes[0].address, ranges[1].nodes[0].address);
+  const Snapshot swapped = after(*map, ranges, 40);
+  CHECK(swapped->owner(0) == map->find(at(2)));
+  CHECK(swapped->owner(6000) == map->find(at(1)));
+  CHECK(swapped->moved_ms(0) == 40);
+}
+
+TEST_CASE("a node that ASK names is known before it owns anything", "[topology]") {
+  const Snapshot map = three();
+  const auto next = Topology::with_node(*map, at(99), kNodesMax);
+  REQUIRE(next);
+  const NodeIndex added = next.value()->find(at(99));
+  CHECK(added != kNoNode);
+  CHECK(next.value()->version() > map->version());
+  for (const uint16_t slot : {0, 7, 16383}) CHECK(next.value()->owner(slot) == map->owner(slot));
+  const auto again = Topology::with_node(*next.value(), at(99), kNodesMax);
+  REQUIRE(again);
+  CHECK(again.value() == nullptr);
+  CHECK_FALSE(Topology::with_node(*map, at(98), map->nodes().size()));
+}
+
 TEST_CASE("MOVED gives one slot to another node", "[topology]") {
   const Snapshot map = three();
   const auto next = Topology::with_moved(*map, 7, at(2), 40, kNodesMax);
