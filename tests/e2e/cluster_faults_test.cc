@@ -46,6 +46,7 @@ class Ordeal {
         "--timeout-ms", "2000",          "--faults",        "--control"};
     options.insert(options.end(), more.begin(), more.end());
     checker = std::make_unique<Checker>(options);
+    Checker::wait_working(first.client(), 3);
     std::this_thread::sleep_for(kWork);
   }
 

@@ -42,6 +42,24 @@ size_t KeyHistory::lose(uint64_t after, uint64_t before) {
   return lost;
 }
 
+void KeyHistory::unknown(uint64_t number) {
+  const std::lock_guard lock(mutex_);
+  unknown_ = number;
+}
+
+size_t KeyHistory::settle(uint64_t number) {
+  {
+    const std::lock_guard lock(mutex_);
+    doubtful_ = doubtful_ || (number != 0 && number == unknown_);
+  }
+  return lose(number, UINT64_MAX);
+}
+
+bool KeyHistory::doubtful() const {
+  const std::lock_guard lock(mutex_);
+  return doubtful_;
+}
+
 uint64_t KeyHistory::standing(uint64_t number) const {
   const std::lock_guard lock(mutex_);
   for (auto w = behind(number); w != writes_.begin();)

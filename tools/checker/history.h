@@ -26,6 +26,14 @@ class KeyHistory {
   /// Redis has failed over: the executed writes behind `after` and before `before` are lost, and
   /// nobody can be said to have missed them. Returns how many that are.
   size_t lose(uint64_t after, uint64_t before);
+  /// Whether it was executed will only be known if somebody reads it. At most one write of a key:
+  /// the key is retired then.
+  void unknown(uint64_t number);
+  /// Redis has failed over and holds `number` now. Returns how many writes it has lost.
+  size_t settle(uint64_t number);
+  /// What the write of unknown fate has replaced is not known either, so writes before it may be
+  /// lost: nobody can be said to have missed anything.
+  bool doubtful() const;
 
   /// The place that the write was made at; `nowhere` for 0, the state before all writes, and for a
   /// number that was never written.
@@ -65,6 +73,8 @@ class KeyHistory {
   std::vector<Write>::const_iterator behind(uint64_t number) const;
   mutable std::mutex mutex_;
   std::vector<Write> writes_;
+  uint64_t unknown_ = 0;
+  bool doubtful_ = false;
 };
 
 struct Key {

@@ -107,7 +107,7 @@ void Run::send_writes(Link& link, std::vector<Begun>& begun, size_t writer,
   const auto begin = [&](size_t key) {
     const uint64_t number = ++numbers_[writer];
     keys_[key].history.begin(number, place);
-    begun.push_back({key, number, 0});
+    begun.push_back({key, number});
     Request set{"SET", keys_[key].name, std::to_string(number)};
     if (fails_over()) set.push_back("GET");
     return set;
@@ -144,17 +144,21 @@ void Run::send_writes(Link& link, std::vector<Begun>& begun, size_t writer,
     default: requests.push_back(begin(key));
   }
   const std::vector<Reply> replies = link.ask_all(requests);
-  for (const Reply& reply : replies) require_no_error(*reply);
-  if (!fails_over()) return;
   const bool transaction = requests[0][0] == "MULTI";
-  for (size_t i = 0; i < begun.size(); ++i)
-    begun[i].replaced = value_of(transaction ? *replies[2]->element[0] : *replies[i]);
+  for (size_t i = 0; i < begun.size(); ++i) {
+    const redisReply& reply = transaction ? *replies.back() : *replies[i];
+    begun[i].acknowledged = error_in(reply).empty();
+    if (begun[i].acknowledged && fails_over())
+      begun[i].replaced = value_of(transaction ? *reply.element[0] : reply);
+  }
+  for (const Reply& reply : replies) require_no_error(*reply);
 }
 
-void Run::settle(const std::vector<Begun>& begun, size_t place, bool acknowledged) {
+void Run::settle(const std::vector<Begun>& begun, size_t place) {
   for (const Begun& write : begun) {
     Key& key = keys_[write.key];
-    if (!acknowledged) {
+    if (!write.acknowledged) {
+      key.history.unknown(write.number);
       keys_.retire(write.key);
       ++unknown_writes_;
       continue;
@@ -185,10 +189,10 @@ void Run::write_until_failure(size_t writer, std::mt19937_64& random) {
       try {
         send_writes(*link, begun, writer, random);
       } catch (const ConnectionLost&) {
-        settle(begun, place_of(at), false);
+        settle(begun, place_of(at));
         throw;
       }
-      settle(begun, place_of(at), true);
+      settle(begun, place_of(at));
     }
     pause(random);
   }
@@ -366,7 +370,7 @@ void Run::settle_losses() {
     KeyHistory& history = keys_[key].history;
     const Reply held = redis->ask({"GET", keys_[key].name});
     require_no_error(*held);
-    lost_by_redis_ += history.lose(value_of(*held), UINT64_MAX);
+    lost_by_redis_ += history.settle(value_of(*held));
   }
 }
 

@@ -60,7 +60,8 @@ class Run {
   struct Begun {
     size_t key;
     uint64_t number;
-    uint64_t replaced;  ///< the number that Redis had; known when Redis may fail over
+    bool acknowledged = false;
+    uint64_t replaced = 0;  ///< the number that Redis had, when it was asked for
   };
   class Reading;
 
@@ -74,7 +75,7 @@ class Run {
   void write(size_t writer);
   void write_until_failure(size_t writer, std::mt19937_64& random);
   void send_writes(Link& link, std::vector<Begun>& begun, size_t writer, std::mt19937_64& random);
-  void settle(const std::vector<Begun>& begun, size_t place, bool acknowledged);
+  void settle(const std::vector<Begun>& begun, size_t place);
   /// Redis is a cluster, or has sentinels.
   bool fails_over() const { return !options_.cluster.empty() || !options_.sentinels.empty(); }
   void pause(std::mt19937_64& random) const;

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "harness/servers.h"
+
 namespace nearcached::e2e {
 
 Checker::Checker(const std::vector<std::string>& options) {
@@ -21,6 +23,16 @@ Checker::Checker(const std::vector<std::string>& options) {
 }
 
 Checker::~Checker() { close(control_); }
+
+void Checker::wait_working(Client client, size_t writers) {
+  const auto work = [&] {
+    for (size_t writer = 0; writer < writers; ++writer)
+      if (client({"EXISTS", "coherence-checker:1:probe:" + std::to_string(writer)}) != "1")
+        return false;
+    return true;
+  };
+  if (!wait_until(work)) throw std::runtime_error("the checker does not begin");
+}
 
 void Checker::tell(const std::string& line) const {
   const std::string bytes = line + "\n";

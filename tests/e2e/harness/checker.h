@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "harness/client.h"
 #include "harness/process.h"
 
 namespace nearcached::e2e {
@@ -20,6 +21,8 @@ class Checker {
   Checker(const Checker&) = delete;
   Checker& operator=(const Checker&) = delete;
 
+  /// Until each of its writers, of which there are `writers`, has written; seen through `client`.
+  static void wait_working(Client client, size_t writers);
   /// A line of its --control.
   void tell(const std::string& line) const;
   /// Waits for its end.
