@@ -109,6 +109,7 @@ class Session final : private Stream::Handler {
   uint64_t topology_version = 0;  ///< when its last request was sent
   uint64_t waiting_since_ns = 0;  ///< for a topology; 0: it is not
   uint16_t write_node = UINT16_MAX;  ///< where its last write went (NodeIndex)
+  uint32_t retries = 0;              ///< of its requests, how many wait to be sent again
   bool multi_begun = false;  ///< MULTI was answered; its node is not known before its first key
 
  private:

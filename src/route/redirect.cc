@@ -8,6 +8,9 @@
 // session asks afterwards waits until everything it has under way is answered, because it could
 // overtake what was sent again. A read that fills L1 gives up the fill: whoever waits for it is
 // sent on as if it had asked alone.
+#include <algorithm>
+#include <set>
+
 #include "nearcached/base/clock.h"
 #include "route/flight.h"
 #include "route/gather.h"
@@ -92,7 +95,9 @@ bool Router::redirect(Lane& lane, Pending& pending, Bytes& error, const std::str
   const bool ask = redirect.kind == Redirect::Kind::ask;
   for (Pending& request : requests) {
     Lane* const to = node == kNoNode ? nullptr : lane_for(lane.identity, 0, lane.resp, node);
-    if (to == nullptr) try_later(lane, std::move(request), wire, why);
+    const Session* const session = find(request.session);
+    const bool behind = session != nullptr && session->retries > 0;
+    if (to == nullptr || behind) try_later(lane, std::move(request), wire, why);
     else resend(*to, std::move(request), wire, ask);
   }
   return true;
@@ -222,13 +227,15 @@ void Router::give_up(Pending& pending, Bytes error) {
 }
 
 void Router::try_later(const Lane& from, Pending pending, std::string wire, Bytes error) {
-  if (Session* session = find(pending.session)) session->last_connection = &kNowhere;
+  Session* const session = find(pending.session);
+  if (session != nullptr) session->last_connection = &kNowhere;
   if (retries_bytes_ + wire.size() > process_.config.limits.upstream_queue_bytes) {
     stats_.limit_upstream_queue_hit.add();
     return give_up(pending, error);
   }
   const uint64_t pause_ns = process_.config.upstream.retry_ms * kNsPerMs;
   stats_.retries.add();
+  if (session != nullptr) ++session->retries;
   retries_bytes_ += wire.size();
   retries_.push_back({now_ns_ + pause_ns, std::move(pending), std::move(wire), from.identity,
                       from.database, from.resp, std::string(error)});
@@ -238,35 +245,44 @@ void Router::try_later(const Lane& from, Pending pending, std::string wire, Byte
   retry_timer_->start(process_.config.upstream.retry_ms, 0);
 }
 
-// All pauses are equally long, so the first is the next that is due.
+// Requests of one session go in its order, whatever way they came here: behind one that cannot be
+// sent yet, its others wait as well.
 void Router::run_retries() {
   now_ns();
+  if (topology_->version() != process_.topology.version()) adopt_topology();
   std::vector<Retry> due;
   due.swap(retries_);
   retries_bytes_ = 0;
-  if (topology_->version() != process_.topology.version()) adopt_topology();
+  const auto place = [](const Pending& pending) {
+    return pending.part ? pending.gather->slot() : pending.slot;
+  };
+  std::stable_sort(due.begin(), due.end(), [&](const Retry& one, const Retry& other) {
+    const uint32_t session = one.pending.session.index, others = other.pending.session.index;
+    if (session != others) return session < others;
+    return static_cast<int32_t>(place(one.pending) - place(other.pending)) < 0;
+  });
   const uint64_t patience_ns = process_.config.upstream.timeout_ms * kNsPerMs;
+  std::set<uint32_t> kept;  // sessions, by their place
   for (Retry& retry : due) {
-    if (retry.due_ns > now_ns_) {
+    const uint16_t slot = retry.pending.hash_slot;
+    const NodeIndex node = slot == kNoSlot ? main_lane_->node : topology_->owner(slot);
+    const bool late = now_ns_ > retry.pending.first_ns + patience_ns;
+    Session* const session = find(retry.pending.session);
+    const bool early = retry.due_ns > now_ns_ ||
+                       (session != nullptr && kept.contains(retry.pending.session.index));
+    Lane* const lane = late || early || node == kNoNode
+                           ? nullptr
+                           : lane_for(retry.identity, retry.database, retry.resp, node);
+    if (lane == nullptr && !late) {
+      if (!early) retry.due_ns = now_ns_ + process_.config.upstream.retry_ms * kNsPerMs;
+      if (session != nullptr) kept.insert(retry.pending.session.index);
       retries_bytes_ += retry.wire.size();
       retries_.push_back(std::move(retry));
       continue;
     }
-    const uint16_t slot = retry.pending.hash_slot;
-    const NodeIndex node = slot == kNoSlot ? main_lane_->node : topology_->owner(slot);
-    const bool late = now_ns_ > retry.pending.first_ns + patience_ns;
-    Lane* const lane = late || node == kNoNode
-                           ? nullptr
-                           : lane_for(retry.identity, retry.database, retry.resp, node);
-    if (lane != nullptr) {
-      resend(*lane, std::move(retry.pending), retry.wire, false);
-    } else if (late) {
-      give_up(retry.pending, retry.error);
-    } else {
-      retry.due_ns = now_ns_ + process_.config.upstream.retry_ms * kNsPerMs;
-      retries_bytes_ += retry.wire.size();
-      retries_.push_back(std::move(retry));
-    }
+    if (session != nullptr) --session->retries;
+    if (late) give_up(retry.pending, retry.error);
+    else resend(*lane, std::move(retry.pending), retry.wire, false);
   }
   if (!retries_.empty()) retry_timer_->start(process_.config.upstream.retry_ms, 0);
 }

@@ -370,7 +370,8 @@ void Connection::lose(Bytes reason) {
   introduction_.clear();
   tracking_ = false;
   // Refused: what waits for this link would wait in vain.
-  const bool all = options_.once || !refusal_.empty();
+  // With those that are sent again elsewhere, what was not written must not overtake them.
+  const bool all = options_.once || !refusal_.empty() || options_.keep_requests;
   fail(why, all);
   if (state_ == State::closing) return;  // one of those who were told has closed this connection
   if (all) out_.clear();
