@@ -223,7 +223,9 @@ TEST_CASE("a node that ASK names is known before it owns anything", "[topology]"
   const NodeIndex added = next.value()->find(at(99));
   CHECK(added != kNoNode);
   CHECK(next.value()->version() > map->version());
-  for (const uint16_t slot : {0, 7, 16383}) CHECK(next.value()->owner(slot) == map->owner(slot));
+  for (const unsigned slot : {0u, 7u, 16383u})
+    CHECK(next.value()->owner(static_cast<uint16_t>(slot)) ==
+          map->owner(static_cast<uint16_t>(slot)));
   const auto again = Topology::with_node(*next.value(), at(99), kNodesMax);
   REQUIRE(again);
   CHECK(again.value() == nullptr);
