@@ -186,6 +186,7 @@ void Router::close_lane(Lane& lane) {
                                [&](const auto& other) { return other.get() == &lane; });
   NC_CHECK(at != lanes_.end());
   change_mode(lane, CoherenceMode::off);
+  set_blind(lane, false);
   process_.nodes[lane.node].links.fetch_sub(1);
   std::replace(node_lanes_.begin(), node_lanes_.end(), &lane, static_cast<Lane*>(nullptr));
   const std::unique_ptr<Lane> dying = std::move(*at);

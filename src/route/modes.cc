@@ -88,16 +88,28 @@ void Router::begin_coherence(Lane& lane) {
   choose_mode(lane);
 }
 
+void Router::set_blind(Lane& lane, bool blind) {
+  if (blind == std::exchange(lane.blind, blind)) return;
+  if (blind) process_.blind_lanes.fetch_add(1);
+  else process_.blind_lanes.fetch_sub(1);
+}
+
+// A blind lane that is down stays blind: what is asked now may be executed when it, or another one,
+// holds something again.
 void Router::change_mode(Lane& lane, CoherenceMode mode) {
-  if (is_blind(lane.mode)) process_.blind_lanes.fetch_sub(1);
-  if (is_blind(mode)) process_.blind_lanes.fetch_add(1);
+  if (mode != CoherenceMode::off) set_blind(lane, is_blind(mode));
   lane.mode = mode;
   lane.proof.tracking = mode != CoherenceMode::off;
 }
 
 // Can nobody tell which keys a script has written?
 bool Router::writes_unseen() const {
-  return process_.blind_lanes.load() > 0 ||
+  const CoherenceMode wish = process_.config.coherence.mode;
+  // Not yet known, or not at the moment.
+  const bool may_be_blind =
+      wish == CoherenceMode::ttl ||
+      (cluster_ && wish == CoherenceMode::automatic && main_lane_->mode == CoherenceMode::off);
+  return process_.blind_lanes.load() > 0 || may_be_blind ||
          (records_writes_ && main_lane_->mode != CoherenceMode::keyspace);
 }
 

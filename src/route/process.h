@@ -64,7 +64,8 @@ struct Process final : public Bus::Owner {
            now_ns > of.failing_since_ns.load() + config.upstream.connect_timeout_ms * 1'000'000;
   }
 
-  /// Lanes that feed L1 though nobody tells them of writes with unknown keys (publish, ttl).
+  /// Lanes that feed L1, or did before they were lost, though nobody tells them of writes with
+  /// unknown keys (publish, ttl).
   std::atomic<uint64_t> blind_lanes{0};
   /// What worker 0's main lane has: "the" mode, for INFO.
   std::atomic<CoherenceMode> mode{CoherenceMode::off};

@@ -155,6 +155,7 @@ class Router final : public Session::Owner, public Connection::Owner {
 
   // modes.cc
   void begin_coherence(Lane& lane);
+  void set_blind(Lane& lane, bool blind);
   void change_mode(Lane& lane, CoherenceMode mode);
   bool writes_unseen() const;
   void set_mode(Lane& lane, CoherenceMode mode, Bytes why);

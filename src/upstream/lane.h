@@ -35,9 +35,10 @@ struct Lane final : Link {
   bool announced_everything = false;
   coherence::LaneProof proof;
   CoherenceMode mode = CoherenceMode::off;  ///< how others' writes reach it; off: it feeds no L1
-  uint64_t serial = 0;                      ///< of this link's life, for answers that come late
-  std::string no_resp3, no_redirect;        ///< why not
-  uint64_t space_fills = 0;                 ///< kept in the present space
+  bool blind = false;   ///< its present or last mode tells nobody of writes with unknown keys
+  uint64_t serial = 0;  ///< of this link's life, for answers that come late
+  std::string no_resp3, no_redirect;  ///< why not
+  uint64_t space_fills = 0;           ///< kept in the present space
   uint32_t stale_space = 0;     ///< what it held when it was last proven; 0: nothing to serve stale
   uint64_t stale_proof_ns = 0;  ///< when that was
   std::shared_ptr<const Identity> identity;
