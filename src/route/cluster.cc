@@ -123,16 +123,16 @@ void Router::wake_topology_waiters() {
     if (Session* session = find(ref)) session->wake();
 }
 
-// Nobody knows yet who owns what. Asked again at every tick, given up after connect_timeout.
+// Nobody knows yet who owns what. Asked again at every tick, given up after connect_timeout; what
+// the session asks soon after that is not waited for once more.
 Session::Outcome Router::await_topology(Session& session) {
-  if (session.waiting_since_ns == 0) session.waiting_since_ns = now_ns_;
-  process_.discovery->refresh("a slot without an owner");
   const uint64_t patience_ns = process_.config.upstream.connect_timeout_ms * kNsPerMs;
+  if (now_ns_ > session.waiting_since_ns + 2 * patience_ns) session.waiting_since_ns = now_ns_;
+  process_.discovery->refresh("a slot without an owner");
   if (now_ns_ < session.waiting_since_ns + patience_ns) {
     topology_waiters_.push_back(session.ref);
     return Outcome::later;
   }
-  session.waiting_since_ns = 0;
   const std::string error = process_.discovery->last_error();
   if (topology_->slots_covered() > 0 || error.empty()) session.reply(kNotServed);
   else session.reply("-CLUSTERDOWN no node of the cluster answers (" + error + ")\r\n");
@@ -271,8 +271,8 @@ Session::Outcome Router::route_in_cluster(Session& session, const Request& reque
   Lane* lane = command.name == "wait" && session.write_node != kNoNode
                    ? lane_for(session.identity, 0, 3, session.write_node)
                    : any_lane(session);
-  if (lane != nullptr && lane != session.lane && !is_keyless_route(command.route))
-    attach(session, *lane);
+  const bool anywhere = !is_keyless_route(command.route) || !session.lane->connection->up();
+  if (lane != nullptr && lane != session.lane && anywhere) attach(session, *lane);
   return route(session, request, command);
 }
 
@@ -321,17 +321,22 @@ Session::Outcome Router::in_begun_multi(Session& session, const Request& request
   } else if (Lane* lane = any_lane(session); lane != session.lane) {
     attach(session, *lane);
   }
+  if (!open_multi(session)) return Outcome::done;
+  session.pin->slot = several ? -1 : slot;
+  return pinned_in_cluster(session, request, command, slot, several);
+}
+
+// Says MULTI to a node at last. False: the session has been answered why not.
+bool Router::open_multi(Session& session) {
   if (!acquire_pin(session)) {
     session.reply(kNoPin);
-    return Outcome::done;
+    return false;
   }
   session.multi_begun = false;
-  Pin& pin = *session.pin;
-  pin.slot = several ? -1 : slot;
-  pin.multi = true;
-  send_ignored(*pin.connection, "*1\r\n$5\r\nMULTI\r\n");
-  went_to(session, pin);
-  return pinned_in_cluster(session, request, command, slot, several);
+  session.pin->multi = true;
+  send_ignored(*session.pin->connection, "*1\r\n$5\r\nMULTI\r\n");
+  went_to(session, *session.pin);
+  return true;
 }
 
 Session::Outcome Router::pinned_in_cluster(Session& session, const Request& request,

@@ -345,6 +345,14 @@ void Router::tick() {
   const Config& config = process_.config;
   for (size_t i = 0; i < lanes_.size(); ++i) lanes_[i]->connection->tick(now_ns_);
   for (size_t i = 0; i < pins_.size(); ++i) pins_[i]->connection->tick(now_ns_);
+  // A blocked or subscribed client would wait for ever for a node that hangs while another has
+  // taken over.
+  for (size_t i = pins_.size(); i-- > 0;) {
+    if (i >= pins_.size() || pins_[i]->node >= node_lanes_.size()) continue;
+    const Lane* const lane = node_lanes_[pins_[i]->node];
+    if (cluster_ && lane != nullptr && is_cut_off(*lane))
+      pins_[i]->connection->lose("its node does not answer");
+  }
   const uint64_t idle_ns = config.upstream.idle_timeout_ms * kNsPerMs;
   for (size_t i = lanes_.size(); i-- > 0;) {
     Lane& lane = *lanes_[i];

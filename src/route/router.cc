@@ -218,6 +218,10 @@ Session::Outcome Router::route_unknown(Session& session, const Request& request)
     session.reply("-NOAUTH Authentication required.\r\n");
     return Outcome::done;
   }
+  if (session.multi_begun) {
+    if (session.outstanding()) return Outcome::later;
+    if (!open_multi(session)) return Outcome::done;
+  }
   for (const std::string& refused : process_.config.security.refuse)
     if (equals_lower(name, refused)) {
       if (session.pin != nullptr && session.pin->multi) session.pin->poisoned = true;

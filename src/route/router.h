@@ -252,6 +252,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void renew_role(Lane& lane);
   void wake_topology_waiters();
   Outcome begin_multi(Session& session, const Request& request, const Command& command);
+  bool open_multi(Session& session);
   Outcome in_begun_multi(Session& session, const Request& request, const Command& command, int slot,
                          bool several);
   Outcome pinned_in_cluster(Session& session, const Request& request, const Command& command,
