@@ -132,8 +132,8 @@ std::vector<Paragraph> read_table(const std::string& name) {
   return out;
 }
 
-std::map<std::string, std::string> read_not_compared() {
-  std::ifstream in = open_table("not_compared.txt");
+std::map<std::string, std::string> read_reasons(const std::string& name) {
+  std::ifstream in = open_table(name);
   std::map<std::string, std::string> out;
   std::string line;
   while (std::getline(in, line)) {
@@ -149,7 +149,8 @@ std::set<std::string> table_names() {
   std::set<std::string> out;
   for (const auto& entry : std::filesystem::directory_iterator(E2E_TABLES)) {
     const std::string name = entry.path().filename();
-    if (name.ends_with(".txt") && name != "fixture.txt" && name != "not_compared.txt") {
+    if (name.ends_with(".txt") && name != "fixture.txt" && name != "not_compared.txt" &&
+        name != "cluster.txt") {
       out.insert(name);
     }
   }

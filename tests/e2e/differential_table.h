@@ -22,9 +22,12 @@ using Paragraph = std::vector<Case>;
 
 /// Throws std::runtime_error for a line that it does not understand.
 std::vector<Paragraph> read_table(const std::string& name);
-/// not_compared.txt: command → reason.
-std::map<std::string, std::string> read_not_compared();
-/// Every table but fixture.txt, by name.
+/// not_compared.txt: command → reason; cluster.txt: glob → reason.
+std::map<std::string, std::string> read_reasons(const std::string& name);
+inline std::map<std::string, std::string> read_not_compared() {
+  return read_reasons("not_compared.txt");
+}
+/// Every table of cases but fixture.txt, by name.
 std::set<std::string> table_names();
 
 /// What is compared of a reply, under that case's rule.

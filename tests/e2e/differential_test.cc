@@ -3,9 +3,8 @@
 // directly; every request twice in a row, so that what comes from L1 is compared as well.
 #include <algorithm>
 #include <catch2/catch.hpp>
-#include <optional>
-#include <stdexcept>
 
+#include "differential_comparison.h"
 #include "differential_table.h"
 #include "harness/servers.h"
 
@@ -13,134 +12,14 @@ using namespace nearcached::e2e;
 
 namespace {
 
-constexpr std::chrono::seconds kReplyDeadline{5};
-
-std::string line_of(const Args& args) {
-  std::string out;
-  for (const std::string& arg : args) out += (out.empty() ? "" : " ") + printable(arg);
-  return out;
-}
-
-class Comparison {
- public:
-  explicit Comparison(int protocol) : protocol_(protocol), keys_(plain_.client()) {
-    std::vector<Paragraph> paragraphs = read_table("fixture.txt");
-    fixture_requests_ = encode({"FLUSHALL"});
-    fixture_replies_ = 1;
-    for (const Paragraph& paragraph : paragraphs) {
-      for (const Case& c : paragraph) {
-        fixture_requests_ += encode(c.args);
-        ++fixture_replies_;
-      }
-    }
-  }
-
-  void run(const Paragraph& paragraph) {
-    try {
-      start_over();
-      for (const Case& c : paragraph) {
-        compare(c);
-        if (!c.once) compare(c);
-      }
-      for (const Case& c : paragraph) {
-        for (const Case& form : other_forms(c)) {
-          load_fixture();
-          compare(form);
-          compare(form);
-        }
-      }
-    } catch (const std::runtime_error& error) {
-      FAIL_CHECK("RESP" << protocol_ << ": " << line_of(last_) << ": " << error.what());
-    }
-  }
-
-  uint64_t hits() const { return proxied_.proxy.count("l1_hits"); }
-
- private:
-  void start_over() {
-    direct_.emplace(plain_.port());
-    through_.emplace(proxied_.proxy.port());
-    for (RawClient* client : {&*direct_, &*through_}) {
-      client->set_deadline(kReplyDeadline);
-      if (protocol_ == 3) client->ask("HELLO 3");
-    }
-    load_fixture();
-  }
-
-  void load_fixture() {
-    for (RawClient* client : {&*direct_, &*through_}) {
-      client->send(fixture_requests_);
-      for (int i = 0; i < fixture_replies_; ++i) {
-        const std::string reply = client->read_reply();
-        if (reply[0] == '-') throw std::runtime_error("the fixture failed: " + reply);
-      }
-    }
-  }
-
-  void compare(const Case& c) {
-    last_ = c.args;
-    const std::string request = encode(c.args);
-    direct_->send(request);
-    through_->send(request);
-    for (int i = 0; i < c.replies; ++i) {
-      const std::string expected = direct_->read_reply();
-      const std::string actual = through_->read_reply();
-      const bool equal = comparable(expected, c.compare) == comparable(actual, c.compare);
-      if (!equal) {
-        FAIL_CHECK("RESP" << protocol_ << ": " << line_of(c.args) << "\n  direct:  "
-                          << printable(expected) << "\n  through: " << printable(actual));
-      } else {
-        CHECK(equal);
-      }
-    }
-  }
-
-  /// The case with a missing key, a key of a wrong type, one argument too many and one too few.
-  std::vector<Case> other_forms(const Case& c) {
-    if (c.plain || c.once) return {};
-    Args request{"COMMAND", "GETKEYS"};
-    request.insert(request.end(), c.args.begin(), c.args.end());
-    const std::string keys = keys_(request);
-    if (keys[0] != '[') return {};
-    const std::string key = keys.substr(1, keys.find_first_of(" ]") - 1);
-    std::vector<Case> forms;
-    const auto at = std::find(c.args.begin() + 1, c.args.end(), key);
-    if (at != c.args.end()) {
-      const auto index = static_cast<size_t>(at - c.args.begin());
-      Case missing = c;
-      missing.args[index] = "missing";
-      forms.push_back(missing);
-      Case wrong_type = c;
-      wrong_type.args[index] = key[0] == 'h' ? "s" : "h";
-      forms.push_back(wrong_type);
-    }
-    Case longer = c;
-    longer.args.push_back("extra");
-    forms.push_back(longer);
-    Case shorter = c;
-    shorter.args.pop_back();
-    forms.push_back(shorter);
-    return forms;
-  }
-
-  int protocol_;
-  RedisServer plain_;
-  Stack proxied_;
-  Client keys_;
-  std::string fixture_requests_;
-  int fixture_replies_ = 0;
-  std::optional<RawClient> direct_;
-  std::optional<RawClient> through_;
-  Args last_;
-};
-
 /// Compares a table in both protocols; returns how many replies came from L1.
 uint64_t compare_table(const std::string& name) {
   uint64_t hits = 0;
   for (const int protocol : {2, 3}) {
-    Comparison comparison(protocol);
+    Stack stack;
+    Comparison comparison(protocol, stack.proxy);
     for (const Paragraph& paragraph : read_table(name)) comparison.run(paragraph);
-    hits += comparison.hits();
+    hits += stack.proxy.count("l1_hits");
   }
   return hits;
 }

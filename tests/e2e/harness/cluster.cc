@@ -320,19 +320,24 @@ size_t RedisCluster::move_keys(unsigned slot, Node from, Node to, size_t most) {
   return moved;
 }
 
-void RedisCluster::close_slot(unsigned slot, Node from, Node to) {
+void RedisCluster::close_slot(unsigned slot, Node from, Node to, const std::vector<Node>& others) {
   const Args set{"CLUSTER", "SETSLOT", std::to_string(slot), "NODE", id(to)};
   must(link(to)(set), "SETSLOT NODE at the target");
   must(link(from)(set), "SETSLOT NODE at the source");
-  for (const Node node : primaries())
+  for (const Node node : others)
     if (node != to && node != from && alive(node)) must(link(node)(set), "SETSLOT NODE");
 }
 
+void RedisCluster::close_slot(unsigned slot, Node from, Node to) {
+  close_slot(slot, from, to, primaries());
+}
+
 void RedisCluster::migrate_slots(const std::vector<unsigned>& slots, Node from, Node to) {
+  const std::vector<Node> others = primaries();
   for (const unsigned slot : slots) {
     open_slot(slot, from, to);
     move_keys(slot, from, to);
-    close_slot(slot, from, to);
+    close_slot(slot, from, to, others);
   }
 }
 

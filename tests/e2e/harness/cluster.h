@@ -129,6 +129,7 @@ class RedisCluster {
   void wire();
   void meet(Node a, Node b);
   void replicate(Node replica, Node primary);
+  void close_slot(unsigned slot, Node from, Node to, const std::vector<Node>& others);
   Node node_of(uint16_t port) const;
   /// What settles the owners of all slots, as a text to compare.
   std::string ownership(Node node) const;
