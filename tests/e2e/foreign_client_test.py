@@ -186,5 +186,112 @@ class ForeignClient(unittest.TestCase):
         named.close()
 
 
+class ForeignClusterClient(unittest.TestCase):
+    """A client that insists on a cluster, of one that a single proxy presents."""
+
+    PRIMARIES = 3
+
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = tempfile.TemporaryDirectory()
+        ports = [free_port() for _ in range(cls.PRIMARIES)]
+        bus_ports = [free_port() for _ in range(cls.PRIMARIES)]
+        cls.processes = []
+        for port, bus_port in zip(ports, bus_ports):
+            directory = os.path.join(cls.directory.name, str(port))
+            os.mkdir(directory)
+            cls.processes.append(subprocess.Popen(
+                ["redis-server", "--port", str(port), "--cluster-port", str(bus_port),
+                 "--bind", "127.0.0.1", "--save", "", "--dir", directory,
+                 "--cluster-enabled", "yes"], stdout=subprocess.DEVNULL))
+        for port in ports:
+            wait_for(port)
+        cls.nodes = [redis.Redis(port=port, decode_responses=True) for port in ports]
+        for i, node in enumerate(cls.nodes):
+            first, end = (16384 * n // cls.PRIMARIES for n in (i, i + 1))
+            node.execute_command("CLUSTER SET-CONFIG-EPOCH", i + 1)
+            node.execute_command("CLUSTER ADDSLOTSRANGE", first, end - 1)
+            for port, bus_port in list(zip(ports, bus_ports))[:i]:
+                node.execute_command("CLUSTER MEET", "127.0.0.1", port, bus_port)
+        while any(node.execute_command("CLUSTER INFO")["cluster_state"] != "ok"
+                  for node in cls.nodes):
+            time.sleep(0.02)
+        cls.port = free_port()
+        cls.processes.append(subprocess.Popen(
+            [BINARY, "--listen", f"127.0.0.1:{cls.port}", "--threads", "2", "--upstream",
+             "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports),
+             "--set", "server.present_as=cluster"], stderr=subprocess.DEVNULL))
+        wait_for(cls.port)
+
+    @classmethod
+    def tearDownClass(cls):
+        for node in cls.nodes:
+            node.close()
+        for process in reversed(cls.processes):
+            process.send_signal(signal.SIGTERM)
+        statuses = [process.wait() for process in cls.processes]
+        cls.directory.cleanup()
+        assert set(statuses) == {0}, f"redis-servers and nearcached ended with {statuses}"
+
+    def setUp(self):
+        self.client = redis.RedisCluster(host="127.0.0.1", port=self.port, decode_responses=True)
+        self.client.flushall()
+
+    def tearDown(self):
+        self.client.close()
+
+    def test_it_knows_the_proxy_alone_and_every_slot_is_there(self):
+        nodes = self.client.get_nodes()
+        self.assertEqual([(node.host, node.port) for node in nodes], [("127.0.0.1", self.port)])
+        slots = self.client.nodes_manager.slots_cache
+        self.assertEqual(len(slots), 16384)
+
+    def test_keys_of_all_shards_are_written_and_read_and_are_on_all_nodes(self):
+        for i in range(300):
+            self.client.set(f"k{i}", i)
+        for _ in range(2):
+            for i in range(300):
+                self.assertEqual(self.client.get(f"k{i}"), str(i))
+        self.assertTrue(all(node.dbsize() > 0 for node in self.nodes))
+        self.assertEqual(self.client.dbsize(), 300)
+        self.assertGreater(redis.Redis(port=self.port).info("nearcached")["l1_hits"], 0)
+
+    def test_a_pipeline_over_all_shards_is_answered_in_order(self):
+        pipeline = self.client.pipeline()
+        for i in range(200):
+            pipeline.set(f"k{i}", i)
+            pipeline.get(f"k{i}")
+        self.assertEqual(pipeline.execute()[1::2], [str(i) for i in range(200)])
+
+    def test_commands_of_several_keys_that_it_splits_by_slot_work(self):
+        keys = [f"k{i}" for i in range(50)]
+        self.client.mset_nonatomic({key: key for key in keys})
+        self.assertEqual(self.client.mget_nonatomic(keys), keys)
+        self.assertEqual(self.client.exists(*keys), 50)
+        self.assertEqual(self.client.delete(*keys), 50)
+
+    def test_scan_iter_meets_every_key(self):
+        keys = {f"key:{i}" for i in range(500)}
+        for key in keys:
+            self.client.set(key, "v")
+        self.assertEqual(set(self.client.scan_iter(match="key:*", count=50)), keys)
+        self.assertEqual(set(self.client.keys("key:*")), keys)
+
+    def test_a_script_runs_on_every_shard(self):
+        sha = self.client.script_load("return redis.call('INCR', KEYS[1])")
+        for i in range(20):
+            self.assertEqual(self.client.evalsha(sha, 1, f"n{i}"), 1)
+
+    def test_a_subscriber_gets_what_is_published_at_a_node(self):
+        subscriber = self.client.pubsub(ignore_subscribe_messages=True)
+        subscriber.subscribe("c")
+        got = None
+        while got is None:
+            self.nodes[1].publish("c", "hello")
+            got = subscriber.get_message(timeout=0.05)
+        self.assertEqual((got["channel"], got["data"]), ("c", "hello"))
+        subscriber.close()
+
+
 if __name__ == "__main__":
     sys.exit(unittest.main())
