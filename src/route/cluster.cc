@@ -343,6 +343,16 @@ Session::Outcome Router::pinned_in_cluster(Session& session, const Request& requ
                                            const Command& command, int slot, bool several) {
   Pin& pin = *session.pin;
   const bool restricted = session.resp == 2 && pin.subscribed();
+  // Another node would say MOVED where the right one says this.
+  const bool may = command.route == Route::subscribe || command.route == Route::quit ||
+                   command.route == Route::reset || command.name == "ping" ||
+                   !command.arity_ok(request.args.size());
+  if (restricted && pin.channels + pin.shard_channels > 0 && !pin.changing && !may) {
+    session.reply("-ERR Can't execute '" + command.name +
+                  "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in "
+                  "this context\r\n");
+    return Outcome::done;
+  }
   if (restricted || pin.monitor) return route(session, request, command);
   const bool of_all = slot < 0 && command.arity_ok(request.args.size()) &&
                       command.shards != Shards::any && command.shards != Shards::channel;

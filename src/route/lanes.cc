@@ -277,6 +277,7 @@ bool Router::is_silent(const Lane& lane) const {
 
 void Router::on_role(Lane& lane, uint64_t sent_ns, Bytes reply) {
   process_.nodes[lane.node].latency_us.store((now_ns_ - std::min(now_ns_, sent_ns)) / 1000);
+  if (process_.nodes[lane.node].failures.load() > 0) process_.node_works(lane.node);
   if (reply.starts_with("*3\r\n$6\r\nmaster\r\n")) {
     lane.proof.link_ns = std::max(lane.proof.link_ns, sent_ns);
     if (!cluster_ || lane.settled_ns == sent_ns) lane.proof.master_ns = sent_ns;
