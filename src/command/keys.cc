@@ -119,7 +119,10 @@ bool extract_migrate(std::span<const Bytes> args, std::vector<KeyRef>& out) {
 
 bool extract_keys(const Command& command, std::span<const Bytes> args, std::vector<KeyRef>& out) {
   switch (command.options) {
-    case Command::Options::sort: return extract_source_and_store(args, 2, kSortOptions, out);
+    case Command::Options::sort:
+      if (command.write) return extract_source_and_store(args, 2, kSortOptions, out);
+      if (args.size() > 1) out.push_back({1, false});  // to SORT_RO, STORE is a syntax error
+      return args.size() > 1;
     case Command::Options::georadius:
       return extract_source_and_store(args, 6, kGeoradiusOptions, out);
     case Command::Options::georadiusbymember:
