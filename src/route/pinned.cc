@@ -384,6 +384,7 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
   }
   if (cluster_ && event == PinEvent::none && (queued || kind == Route::watch))
     event = bind(pin, wire, aimed_slot_ >= 0);
+  if (cluster_ && queued && command == nullptr) (void)bind(pin, wire, false);
   pending.event = static_cast<uint8_t>(event);
   const bool in_multi = queued || kind == Route::exec || kind == Route::discard;
   if (pin.asking && !in_multi) send_ignored(connection, kAsking);
