@@ -369,6 +369,9 @@ void Connection::lose(Bytes reason) {
   drop_reply_ = false;
   introduction_.clear();
   tracking_ = false;
+  // What is asked meanwhile is answered by the next link: in what that was asked to speak, or in
+  // RESP2, which is the same bytes to whoever converts.
+  resp_ = options_.resp;
   // Refused: what waits for this link would wait in vain.
   // With those that are sent again elsewhere, what was not written must not overtake them.
   const bool all = options_.once || !refusal_.empty() || options_.keep_requests;
