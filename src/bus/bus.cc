@@ -107,7 +107,8 @@ Bus::Bus(Loop& loop, Mailbox& mailbox, const Config& config, Owner& owner)
                                                                    : Address{"", 0, {}}),
       proxy_id_(random_id()),
       channel_(config.coherence.channel),
-      peers_(config.limits.bus_peers, config.coherence.max_staleness_ms * kNsPerMs) {}
+      // Found out, and everything dropped, within max_staleness of what was heard last.
+      peers_(config.limits.bus_peers, config.coherence.max_staleness_ms * kNsPerMs * 3 / 4) {}
 
 void Bus::start() {
   const uint64_t period_ms = std::clamp<uint64_t>(config_.coherence.heartbeat_ms / 2, 2, 50);
@@ -267,8 +268,11 @@ void Bus::tick() {
     publisher_.lose("the bus is silent for upstream.timeout");
   }
   if (subscribed_ && publisher_.up() && now >= proof_due_ns_) send_proof();
+  // Even while nothing can be heard: what is written here must not go unnoticed.
+  if (announcing_.load() && publisher_.up() && state_.load() != State::refused &&
+      now >= heartbeat_due_ns_)
+    send_heartbeat();
   if (state_.load() == State::up) {
-    if (announcing_.load() && now >= heartbeat_due_ns_) send_heartbeat();
     if (want_keyspace_.load() && now >= keyspace_due_ns_) check_keyspace();
     if (peers_.expire(now)) missed("another proxy fell silent");
     peers_known_.store(peers_.size());

@@ -21,7 +21,7 @@ ModelBus::ModelBus(Process& process)
       subscriber_(*this),
       publisher_(*this),
       proxy_id_(process.number + 1),
-      peers_(1024, process.options.max_staleness_ns) {}
+      peers_(1024, process.options.max_staleness_ns * 3 / 4) {}
 
 void ModelBus::start() {
   const uint64_t period_ns =
@@ -101,10 +101,8 @@ void ModelBus::tick() {
     if (publisher_.link != nullptr) lose(publisher_, "silent");
   }
   if (subscribed_ && publisher_.up && now_ns >= proof_due_ns_) send_proof();
-  if (up_) {
-    if (announcing_ && now_ns >= heartbeat_due_ns_) send_heartbeat();
-    if (peers_.expire(now_ns)) missed("another proxy fell silent");
-  }
+  if (announcing_ && publisher_.up && now_ns >= heartbeat_due_ns_) send_heartbeat();
+  if (up_ && peers_.expire(now_ns)) missed("another proxy fell silent");
   finish_late();
 }
 
