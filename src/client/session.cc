@@ -14,9 +14,6 @@ namespace {
 // pipeline is not cut into single reads), then the socket's own buffer is the limit.
 constexpr size_t kStandingInputBytes = 256 * 1024;
 
-// A buffer that grows beyond this costs more in copies and fresh pages than one more write.
-constexpr size_t kEagerFlushBytes = 64 * 1024;
-
 RequestLimits limits_of(const Config& config) {
   RequestLimits limits;
   limits.args_max = config.limits.request_args;
@@ -75,6 +72,11 @@ size_t Session::process(Bytes bytes) {
   size_t done = 0, consumed = 0;
   Request request;
   while (!waiting_ && !finishing_ && done < bytes.size() && !must_pause()) {
+    if (!partial_ && replies_.empty() && !skip_next && !muted()) {
+      const size_t served = owner_.serve_hits(*this, bytes.substr(done));
+      done += served;
+      if (served > 0) continue;
+    }
     partial_ = false;
     const ParseStatus status = parser_.parse(bytes.substr(done), request, consumed);
     if (status == ParseStatus::need_more) {

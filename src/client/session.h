@@ -33,6 +33,9 @@ class Session final : private Stream::Handler {
    public:
     virtual ~Owner() = default;
     virtual Outcome on_request(Session& session, const Request& request) = 0;
+    /// Answers the requests at the start of `in` that need nothing but what is held in memory.
+    /// Asked only while nothing is outstanding. Returns the bytes they took; 0 is always right.
+    virtual size_t serve_hits(Session& session, Bytes in) = 0;
     virtual void on_dirty(Session& session) = 0;      ///< has something to flush at the turn's end
     virtual void on_resumable(Session& session) = 0;  ///< wants resume() at the turn's end
     virtual void on_closing(Session& session) = 0;    ///< let go of everything that refers to it
@@ -66,6 +69,8 @@ class Session final : private Stream::Handler {
   void hold(ReplyQueue::Slot slot) { replies_.hold(slot); }
   void release(ReplyQueue::Slot slot);
   void out_of_band(Bytes bytes, const ReplyQueue::Slot* before);
+  /// Is what has been answered so much that it should go out before more is?
+  bool wants_flush() const { return output_bytes() > kEagerFlushBytes; }
   /// Room for a reply that is given at once; only while nothing is outstanding.
   Buffer& direct_out() {
     mark_dirty();
@@ -120,6 +125,9 @@ class Session final : private Stream::Handler {
   void on_error(int status) override;
   void on_drained() override;
   void on_closed(Stream& stream) override;
+
+  // A buffer that grows beyond this costs more in copies and fresh pages than one more write.
+  static constexpr size_t kEagerFlushBytes = 64 * 1024;
 
   void mark_dirty();
   size_t process(Bytes bytes);

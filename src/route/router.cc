@@ -65,6 +65,7 @@ Router::Router(Process& process, Loop& loop, unsigned index)
 
 void Router::set_table(std::shared_ptr<const CommandTable> table) {
   table_ = std::move(table);
+  shapes_ = {};
   refused_.assign(table_->commands().size() + 1, false);
   const auto names = [&](const std::vector<std::string>& list, bool value) {
     for (const std::string& name : list)
@@ -272,24 +273,6 @@ Session::Outcome Router::route(Session& session, const Request& request, const C
   return Outcome::done;
 }
 
-// Takes over what has become void for everybody. False while something is that would void all.
-bool Router::catch_up() {
-  if (process_.patterns_version.load() != patterns_seen_) adopt_patterns();
-  const uint64_t all = process_.stamps.load_all();
-  if (all != seen_all_) {
-    seen_all_ = all;
-    renew_spaces();
-  }
-  return StampTable::settled(all);
-}
-
-bool Router::serves_hits(const Session& session, const Lane& lane) const {
-  coherence::SessionView view = session.view;
-  view.replies_pending = session.outstanding();
-  if (!follows(session, lane)) view.floor_ns = now_ns_;
-  return coherence::may_serve(proof_of(lane), view, now_ns_, max_staleness_ns_);
-}
-
 Session::Outcome Router::read_through(Session& session, const Request& request,
                                       const Command& command) {
   const Cache cache = cache_of(command, request.args);
@@ -300,16 +283,13 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   for (const Bytes arg : request.args) name_bytes += arg.size() + sizeof(uint32_t);
   if (name_bytes > process_.config.l1.value_bytes_max) return relay(session, request, &command);
   variant_.clear();
-  for (const Bytes arg : request.args.subspan(2)) {
-    const auto size = static_cast<uint32_t>(arg.size());
-    variant_.append(reinterpret_cast<const char*>(&size), sizeof size);
-    variant_.append(arg);
-  }
+  for (const Bytes arg : request.args.subspan(2)) append_argument(variant_, arg);
   const Bytes key = request.args[1];
   L1Key l1_key{hash_key(key, process_.hash_seed), 0, command.id, key, variant_};
   const Resp2Rule rule =
       session.resp == 2 ? resp2_rule_of(command, request.args) : Resp2Rule::null_bulk;
   if (rule == Resp2Rule::unknown) return relay(session, request, &command);
+  learn_shape(request, command, rule);
   const Lane& lane = *session.lane;
   // The proof before what it vouches for: the bus may bring both between two looks.
   const bool proven = serves_hits(session, lane);
@@ -328,45 +308,6 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   if (serve_stale(session, l1_key, rule)) return Outcome::done;
   if (!settled || !lane.proof.tracking) return relay(session, request, &command);
   return start_read(session, request, command, l1_key, rule);
-}
-
-// What L1 holds, if nothing has declared it stale. In a cluster a slot may have been elsewhere and
-// have come back: what was filled before that is as good as from another server.
-bool Router::find_valid(const L1Key& key, L1Hit& hit) {
-  if (!l1_.find(key, now_ns_ / kNsPerMs, hit)) return false;
-  if (coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash)) &&
-      (!cluster_ || hit.filled_ms > topology_->moved_ms(slot_of(key.key))) &&
-      (patterns_.empty() || !patterns_.kills(key.key, hit.filled_ms)))
-    return true;
-  l1_.erase(key);
-  return false;
-}
-
-bool Router::serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule) {
-  L1Hit hit;
-  if (!find_valid(key, hit)) return false;
-  stats_.l1_hits.add();
-  // In band everything from before the fill had been applied; the bus may not be that far yet, and
-  // what else is held may be older than what this session has now seen.
-  if (via_bus(session.lane->mode))
-    session.view.floor_ns = std::max(session.view.floor_ns, seen_ns(hit));
-  if (hits_until_audit_ != 0 && --hits_until_audit_ == 0)
-    begin_audit(*session.lane, wire_of(request), key, hit);
-  if (!session.muted()) write_hit(session, hit, rule);
-  return true;
-}
-
-void Router::write_hit(Session& session, const L1Hit& hit, Resp2Rule rule) {
-  if (session.outstanding())
-    return session.reply(hit.reply);  // only with the order rule switched off
-  Buffer& out = session.direct_out();
-  if (session.resp == 3 || hit.plain) {
-    out.append(hit.reply);
-  } else {
-    Resp2Converter converter;
-    converter.begin(rule);
-    converter.feed(hit.reply, out);
-  }
 }
 
 Bytes Router::wire_of(const Request& request) {

@@ -2,11 +2,12 @@
 // connection. Owns the worker's lanes, pins, flights, sessions and L1.
 //
 // Thread: its worker's; other workers are reached only through Process (stamps) and Peers (tasks).
-// The files: router.cc requests and hits, fill.cc flights, mget.cc, lanes.cc links and
+// The files: router.cc requests, hits.cc, fill.cc flights, mget.cc, lanes.cc links and
 // invalidation, pinned.cc private connections, connection_commands.cc HELLO, AUTH, SELECT,
 // client_command.cc, info.cc INFO and NEARCACHE, fence.cc; of clusters: cluster.cc, gather.cc,
 // redirect.cc.
 #pragma once
+#include <array>
 #include <atomic>
 #include <functional>
 #include <map>
@@ -22,6 +23,7 @@
 #include "nearcached/command/table.h"
 #include "nearcached/config/config.h"
 #include "nearcached/l1/table.h"
+#include "nearcached/resp/request_shape.h"
 #include "route/pattern_job.h"
 #include "route/process.h"
 #include "upstream/lane.h"
@@ -98,6 +100,7 @@ class Router final : public Session::Owner, public Connection::Owner {
 
   // Session::Owner
   Outcome on_request(Session& session, const Request& request) override;
+  size_t serve_hits(Session& session, Bytes in) override;
   void on_dirty(Session& session) override { dirty_.push_back(session.ref); }
   void on_resumable(Session& session) override { resumable_.push_back(session.ref); }
   void on_closing(Session& session) override;
@@ -125,8 +128,6 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool is_cut_off(const Link& link) const;
   bool can_send(Session& session, const Link& link, size_t bytes);
   Outcome read_through(Session& session, const Request& request, const Command& command);
-  bool serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule);
-  void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule);
   Outcome relay(Session& session, const Request& request, const Command* command);
   Bytes wire_of(const Request& request);
   bool must_wait(const Session& session, const Link& link) const;
@@ -148,10 +149,17 @@ class Router final : public Session::Owner, public Connection::Owner {
   void end_wait_round(NodeIndex node, Bytes reply, Bytes failure);
   void tick_replicas();
   Session* find(SessionRef ref);
-  bool catch_up();
-  bool find_valid(const L1Key& key, L1Hit& hit);
   const Rule* rule_for(Bytes key) const;
+
+  // hits.cc
+  bool catch_up();
   bool serves_hits(const Session& session, const Lane& lane) const;
+  bool find_valid(const L1Key& key, L1Hit& hit);
+  bool serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule);
+  void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule);
+  void write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule);
+  void learn_shape(const Request& request, const Command& command, Resp2Rule rule);
+  bool is_at_rest(const Session& session) const;
 
   // modes.cc
   void begin_coherence(Lane& lane);
@@ -388,6 +396,12 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::shared_ptr<const CommandTable> table_;
   std::vector<bool> refused_;  ///< by Command::id
   const Command* get_command_ = nullptr;
+  struct KnownShape {  ///< of a request that may be a hit
+    RequestShape shape;
+    Resp2Rule rule = Resp2Rule::null_bulk;
+    uint16_t command = 0;
+  };
+  std::array<KnownShape, 16> shapes_;
   L1Table l1_;
   uint64_t now_ns_ = 0;
   uint64_t table_loaded_ns_ = 0;
@@ -507,6 +521,12 @@ bool tracked(CoherenceMode mode);
 bool via_bus(CoherenceMode mode);
 /// When the reply that is held was read; rounded up.
 inline uint64_t seen_ns(const L1Hit& hit) { return (hit.filled_ms + 1) * kNsPerMs; }
+/// One more argument behind the key (L1Key::variant).
+inline void append_argument(std::string& variant, Bytes arg) {
+  const auto size = static_cast<uint32_t>(arg.size());
+  variant.append(reinterpret_cast<const char*>(&size), sizeof size);
+  variant.append(arg);
+}
 /// As Session::last_connection: nothing is that, so whatever follows waits for the reply under way.
 inline constexpr char kNowhere = 0;
 constexpr Bytes kUnreachable = "-ERR upstream unreachable\r\n";

@@ -1,0 +1,126 @@
+// Hits: what is held, and whether it may be served.
+//
+// Two ways to one answer. serve() is asked about one request at its place in the request path.
+// serve_hits() takes the run of requests at the front of what a client has sent that need nothing
+// but L1: what holds for the session and the lane is looked at once for all of them, because every
+// one of them had arrived before; what holds for one key (its stamp) is looked at for each. It
+// stops at the first request that is anything else, which then takes the long way.
+#include "nearcached/base/hash.h"
+#include "route/router.h"
+
+namespace nearcached {
+
+// Takes over what has become void for everybody. False while something is that would void all.
+bool Router::catch_up() {
+  if (process_.patterns_version.load() != patterns_seen_) adopt_patterns();
+  const uint64_t all = process_.stamps.load_all();
+  if (all != seen_all_) {
+    seen_all_ = all;
+    renew_spaces();
+  }
+  return StampTable::settled(all);
+}
+
+bool Router::serves_hits(const Session& session, const Lane& lane) const {
+  coherence::SessionView view = session.view;
+  view.replies_pending = session.outstanding();
+  if (!follows(session, lane)) view.floor_ns = now_ns_;
+  return coherence::may_serve(proof_of(lane), view, now_ns_, max_staleness_ns_);
+}
+
+// What L1 holds, if nothing has declared it stale. In a cluster a slot may have been elsewhere and
+// have come back: what was filled before that is as good as from another server.
+bool Router::find_valid(const L1Key& key, L1Hit& hit) {
+  if (!l1_.find(key, now_ns_ / kNsPerMs, hit)) return false;
+  if (coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash)) &&
+      (!cluster_ || hit.filled_ms > topology_->moved_ms(slot_of(key.key))) &&
+      (patterns_.empty() || !patterns_.kills(key.key, hit.filled_ms)))
+    return true;
+  l1_.erase(key);
+  return false;
+}
+
+bool Router::serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule) {
+  L1Hit hit;
+  if (!find_valid(key, hit)) return false;
+  stats_.l1_hits.add();
+  // In band everything from before the fill had been applied; the bus may not be that far yet, and
+  // what else is held may be older than what this session has now seen.
+  if (via_bus(session.lane->mode))
+    session.view.floor_ns = std::max(session.view.floor_ns, seen_ns(hit));
+  if (hits_until_audit_ != 0 && --hits_until_audit_ == 0)
+    begin_audit(*session.lane, wire_of(request), key, hit);
+  if (!session.muted()) write_hit(session, hit, rule);
+  return true;
+}
+
+void Router::write_hit(Session& session, const L1Hit& hit, Resp2Rule rule) {
+  if (session.outstanding())
+    return session.reply(hit.reply);  // only with the order rule switched off
+  write_hit(session.direct_out(), session, hit, rule);
+}
+
+void Router::write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule) {
+  if (session.resp == 3 || hit.plain) {
+    out.append(hit.reply);
+  } else {
+    Resp2Converter converter;
+    converter.begin(rule);
+    converter.feed(hit.reply, out);
+  }
+}
+
+// What may come again as a hit is recognised by its first bytes then.
+void Router::learn_shape(const Request& request, const Command& command, Resp2Rule rule) {
+  if (request.wire.size() < RequestShape::kHashedBytes) return;
+  KnownShape& known = shapes_[RequestShape::hash(request.wire, shapes_.size())];
+  if (known.shape.learn(request.wire, request.args[0], request.args.size())) {
+    known.rule = rule;
+    known.command = command.id;
+  }
+}
+
+// Nothing but its lane decides what it is answered.
+bool Router::is_at_rest(const Session& session) const {
+  return session.pin == nullptr && !session.multi_begun && !session.parked && !session.muted() &&
+         !session.outstanding() && !needs_auth(session) &&
+         topology_->version() == process_.topology.version();
+}
+
+size_t Router::serve_hits(Session& session, Bytes in) {
+  if (cluster_ || in.size() < RequestShape::kHashedBytes) return 0;
+  const Lane& lane = *session.lane;
+  if (!lane.proof.tracking || !is_at_rest(session)) return 0;
+  if (!serves_hits(session, lane) || !catch_up()) return 0;
+  const bool bus = via_bus(lane.mode);
+  const uint64_t bulk_bytes_max = process_.config.limits.bulk_bytes;
+  std::array<Bytes, RequestShape::kArgsMax> args;
+  size_t done = 0, hits = 0;
+  while (in.size() - done >= RequestShape::kHashedBytes && hits_until_audit_ != 1) {
+    const Bytes rest = in.substr(done);
+    const KnownShape& known = shapes_[RequestShape::hash(rest, shapes_.size())];
+    const size_t bytes = known.shape.read(rest, bulk_bytes_max, args);
+    if (bytes == 0) break;
+    variant_.clear();
+    for (size_t i = 1; i < known.shape.args(); ++i) append_argument(variant_, args[i]);
+    L1Hit hit;
+    const Bytes key = args[0];
+    if (!find_valid(
+            {hash_key(key, process_.hash_seed), lane.proof.space, known.command, key, variant_},
+            hit))
+      break;
+    write_hit(session.direct_out(), session, hit, known.rule);
+    if (hits_until_audit_ != 0) --hits_until_audit_;
+    session.last_command = known.command;
+    done += bytes;
+    ++hits;
+    if (bus) session.view.floor_ns = std::max(session.view.floor_ns, seen_ns(hit));
+    if (session.wants_flush() || (bus && !serves_hits(session, lane))) break;
+  }
+  if (hits == 0) return 0;
+  stats_.l1_hits.add(hits);
+  stats_.commands_processed.add(hits);
+  return done;
+}
+
+}  // namespace nearcached
