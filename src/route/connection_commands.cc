@@ -56,7 +56,8 @@ Session::Outcome Router::select(Session& session, const Request& request, const 
     session.reply("-ERR DB index is out of range\r\n");
     return Outcome::done;
   }
-  if (number == session.database && session.lane->connection->up()) {
+  // In a cluster no single node decides.
+  if (number == session.database && (cluster_ || session.lane->connection->up())) {
     session.reply("+OK\r\n");
     return Outcome::done;
   }
