@@ -100,6 +100,9 @@ const std::array kConfigKeys{
               [](Config& c) -> Field { return &c.l1.negative_ttl_ms; }},
     ConfigKey{{"l1", "value_max", Kind::size, 1, kGiB, "longer replies are not cached"},
               [](Config& c) -> Field { return &c.l1.value_bytes_max; }},
+    ConfigKey{{"l1", "scan_resistance", Kind::boolean, 0, 0,
+               "keep a key at its second miss only, while what is kept is not asked for again"},
+              [](Config& c) -> Field { return &c.l1.scan_resistance; }},
 
     ConfigKey{{"coherence", "mode", Kind::mode, 0, 0, "how others' writes are seen"},
               [](Config& c) -> Field { return &c.coherence.mode; }},

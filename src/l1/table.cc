@@ -195,6 +195,7 @@ bool L1Table::find(const L1Key& key, uint64_t now_ms, L1Hit& hit) {
     impl_->drop(item, Cause::expired);
     return false;
   }
+  hit.first = item->accesses() == 0;
   item->touch();
   hit.reply = item->reply();
   hit.stamp = item->stamp;

@@ -47,6 +47,7 @@ Session::Outcome Router::start_read(Session& session, const Request& request,
   stats_.l1_misses.add();
   const FlightWaiter waiter{session.ref, 0, session.resp == 2 && lane.connection->resp() == 3};
   if (join_flight(session, lane, key, stamp, waiter)) return Outcome::done;
+  if (!admits(key.hash)) return relay(session, request, &command);
   const Bytes wire = wire_of(request);
   if (stats_.flights.get() >= process_.config.limits.flights) {
     stats_.limit_flights_hit.add();

@@ -247,7 +247,7 @@ void Router::ask_value(Session& session, Gather& gather, uint32_t part, Lane& la
                      (rule == nullptr || rule->cache) &&
                      stats_.flights.get() < process_.config.limits.flights;
   if (fills && join_flight(session, lane, key, stamp, waiter)) return;
-  if (fills) {
+  if (fills && admits(key.hash)) {
     wire_.clear();
     resp::write_request(wire_, {"GET", key.key});
     start_flight(lane, key, stamp, Resp2Rule::null_bulk, wire_.readable())
@@ -289,7 +289,7 @@ Session::Outcome Router::gather_values(Session& session, const Request& request)
   if (held == names.size()) {
     stats_.l1_hits.add(held);
     if (!session.muted())
-      write_hit(session, {converted_.readable(), 0, 0, 0, false, false}, Resp2Rule::null_bulk);
+      write_hit(session, {.reply = converted_.readable()}, Resp2Rule::null_bulk);
     return Outcome::done;
   }
   for (const Wanted& each : wanted)

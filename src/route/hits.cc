@@ -34,9 +34,17 @@ bool Router::find_valid(const L1Key& key, L1Hit& hit) {
   if (!l1_.find(key, now_ns_ / kNsPerMs, hit)) return false;
   if (coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash)) &&
       (!cluster_ || hit.filled_ms > topology_->moved_ms(slot_of(key.key))) &&
-      (patterns_.empty() || !patterns_.kills(key.key, hit.filled_ms)))
+      (patterns_.empty() || !patterns_.kills(key.key, hit.filled_ms))) {
+    if (hit.first) admission_.on_return();
     return true;
+  }
   l1_.erase(key);
+  return false;
+}
+
+bool Router::admits(uint64_t hash) {
+  if (admission_.admits(hash)) return true;
+  stats_.l1_not_admitted.add();
   return false;
 }
 

@@ -42,7 +42,7 @@ struct MgetFlight final : ReplyHandler {
     done();
   }
   void on_pttl(Key& key, Bytes reply) {
-    if (key.fillable && !key.value.empty()) {
+    if (!key.value.empty()) {
       const L1Key l1_key{key.hash, key.start.space, router.get_command_->id, key.name, {}};
       // A nil that is not a missing key is a key of another type: GET would answer an error.
       const bool gone = reply == ":-2\r\n";
@@ -64,6 +64,7 @@ struct MgetFlight final : ReplyHandler {
   bool convert = false;
   bool partial = false;
   size_t asked = 0;
+  size_t fills = 0;
   size_t replies_left = 0;
 };
 
@@ -96,7 +97,8 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
       continue;
     }
     key.asked = true;
-    key.fillable = coherence::may_fill(stamp);
+    key.fillable = coherence::may_fill(stamp) && admits(key.hash);
+    flight->fills += key.fillable ? 1 : 0;
     key.start = {stamp, lane.proof.space, now_ns_};
     ++flight->asked;
   }
@@ -107,9 +109,10 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   stats_.l1_misses.add(flight->asked);
   if (flight->asked == 0) {
     if (session.muted()) return Outcome::done;
-    write_hit(session, {converted_.readable(), 0, 0, 0, false, false}, Resp2Rule::null_bulk);
+    write_hit(session, {.reply = converted_.readable()}, Resp2Rule::null_bulk);
     return Outcome::done;
   }
+  if (flight->fills == 0 && !partial) return relay(session, request, &command);
   const size_t room = request.wire.size() * 2 + names.size() * 32 + 128;
   if (!lane.connection->has_room(room)) return relay(session, request, &command);
 
@@ -117,7 +120,7 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   flight->slot = session.reserve();
   flight->convert = session.resp == 2 && lane.connection->resp() == 3;
   flight->partial = partial;
-  flight->replies_left = 1 + flight->asked;
+  flight->replies_left = 1 + flight->fills;
   for (size_t i = 0; i < names.size(); ++i) {
     flight->keys[i].name.assign(names[i]);
     flight->keys[i].owner = flight.get();
@@ -132,14 +135,14 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
     if (key.asked) args.push_back(key.name);
   wire_.clear();
   resp::write_request(wire_, args);
-  if (tracked(lane.mode))
+  if (tracked(lane.mode) && flight->fills > 0)
     lane.connection->send("*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n",
                           std::move(caching));
   lane.connection->send(wire_.readable(), std::move(value));
   went_to(session, lane);
   if (flight->partial) session.last_connection = &kNowhere;
   for (MgetFlight::Key& key : flight->keys) {
-    if (!key.asked) continue;
+    if (!key.fillable) continue;
     Pending pttl;
     pttl.sent_ns = now_ns_;
     pttl.kind = Pending::Kind::whole;
@@ -166,7 +169,7 @@ bool Router::mget_stale(Session& session, std::span<const Bytes> names) {
   }
   stats_.stale_served.add(names.size());
   if (!session.muted())
-    write_hit(session, {converted_.readable(), 0, 0, 0, false, false}, Resp2Rule::null_bulk);
+    write_hit(session, {.reply = converted_.readable()}, Resp2Rule::null_bulk);
   return true;
 }
 

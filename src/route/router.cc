@@ -37,6 +37,9 @@ Router::Router(Process& process, Loop& loop, unsigned index)
                 return !coherence::stamp_holds(stamp, process_.stamps.load(hash));
             return true;
           }),
+      admission_(process.config.l1.scan_resistance && process.config.l1.enabled
+                     ? process.config.l1.memory_bytes / process.config.server.threads / 256
+                     : 0),
       max_staleness_ns_(process.config.coherence.max_staleness_ms * kNsPerMs),
       cluster_(process.cluster()),
       topology_(process.topology.get()),

@@ -22,6 +22,7 @@
 #include "nearcached/coherence/stamp_table.h"
 #include "nearcached/command/table.h"
 #include "nearcached/config/config.h"
+#include "nearcached/l1/admission.h"
 #include "nearcached/l1/table.h"
 #include "nearcached/resp/request_shape.h"
 #include "route/pattern_job.h"
@@ -155,6 +156,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool catch_up();
   bool serves_hits(const Session& session, const Lane& lane) const;
   bool find_valid(const L1Key& key, L1Hit& hit);
+  bool admits(uint64_t hash);
   bool serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule);
   void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule);
   void write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule);
@@ -403,6 +405,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   };
   std::array<KnownShape, 16> shapes_;
   L1Table l1_;
+  Admission admission_;
   uint64_t now_ns_ = 0;
   uint64_t table_loaded_ns_ = 0;
   uint64_t flush_again_ns_ = 0;  ///< a FLUSHALL or SWAPDB was lost on its way: drop everything then

@@ -36,6 +36,7 @@ class Counter {
   X(l1_budget_bytes) \
   X(l1_fills) \
   X(l1_fills_discarded) \
+  X(l1_not_admitted) \
   X(l1_evictions) \
   X(l1_expired) \
   X(l1_reclaimed) \

@@ -112,6 +112,7 @@ struct Config {
     uint64_t ttl_ms = 60'000;
     uint64_t negative_ttl_ms = 5'000;
     uint64_t value_bytes_max = 64 * 1024;  ///< longer replies are not kept
+    bool scan_resistance = true;  ///< keys that do not come back are kept at their second miss
     bool operator==(const L1&) const = default;
   } l1;
 

@@ -29,11 +29,12 @@ struct L1Key {
 
 struct L1Hit {
   Bytes reply;  ///< whole RESP3 reply; valid until the next non-const call on the table
-  uint64_t stamp;
-  uint64_t filled_ms;
-  uint64_t expires_ms;
-  bool plain;     ///< the same bytes in RESP2
-  bool negative;  ///< the key did not exist
+  uint64_t stamp = 0;
+  uint64_t filled_ms = 0;
+  uint64_t expires_ms = 0;
+  bool plain = false;     ///< the same bytes in RESP2
+  bool negative = false;  ///< the key did not exist
+  bool first = false;     ///< nobody has asked for it since it was stored
 };
 
 struct L1Fill {
