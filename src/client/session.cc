@@ -92,6 +92,7 @@ size_t Session::process(Bytes bytes) {
       done = bytes.size();
       break;
     }
+    request.behind = bytes.substr(done + consumed);
     if (owner_.on_request(*this, request) == Outcome::later) {
       waiting_ = true;
       parser_.reset();

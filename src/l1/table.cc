@@ -188,6 +188,20 @@ L1Table::L1Table(uint64_t budget_bytes, uint64_t max_entries, IsDead is_dead)
 
 L1Table::~L1Table() = default;
 
+namespace {
+
+void fill_in(L1Hit& hit, const Item& item) {
+  hit.reply = item.reply();
+  hit.stamp = item.stamp;
+  hit.filled_ms = item.filled_ms();
+  hit.expires_ms = item.expires_ms;
+  hit.plain = (item.bits & Item::kPlain) != 0;
+  hit.negative = (item.bits & Item::kNegative) != 0;
+  hit.first = item.accesses() == 0;
+}
+
+}  // namespace
+
 bool L1Table::find(const L1Key& key, uint64_t now_ms, L1Hit& hit) {
   Item* const item = impl_->index.find(l1::mix(key), key);
   if (item == nullptr) return false;
@@ -195,14 +209,15 @@ bool L1Table::find(const L1Key& key, uint64_t now_ms, L1Hit& hit) {
     impl_->drop(item, Cause::expired);
     return false;
   }
-  hit.first = item->accesses() == 0;
+  fill_in(hit, *item);
   item->touch();
-  hit.reply = item->reply();
-  hit.stamp = item->stamp;
-  hit.filled_ms = item->filled_ms();
-  hit.expires_ms = item->expires_ms;
-  hit.plain = (item->bits & Item::kPlain) != 0;
-  hit.negative = (item->bits & Item::kNegative) != 0;
+  return true;
+}
+
+bool L1Table::peek(const L1Key& key, uint64_t now_ms, L1Hit& hit) const {
+  const Item* const item = impl_->index.find(l1::mix(key), key);
+  if (item == nullptr || now_ms >= item->expires_ms) return false;
+  fill_in(hit, *item);
   return true;
 }
 

@@ -45,6 +45,7 @@ Session::Outcome Router::start_read(Session& session, const Request& request,
     return relay(session, request, &command);
   if (must_wait(session, lane)) return Outcome::later;
   stats_.l1_misses.add();
+  if (stats_.l1_misses.get() % 64 == 0) credit_ahead(1);
   const FlightWaiter waiter{session.ref, 0, session.resp == 2 && lane.connection->resp() == 3};
   if (join_flight(session, lane, key, stamp, waiter)) return Outcome::done;
   if (!admits(key.hash)) return relay(session, request, &command);
@@ -106,6 +107,7 @@ Flight& Router::start_flight(Lane& lane, const L1Key& key, uint64_t stamp, Resp2
   flight->start = {stamp, key.space, now_ns_};
   flight->rule = rule;
   flight->whole = true;
+  flight->ahead = false;
   flight->linked = true;
   Flight*& bucket = flight_buckets_[flight->bucket & (flight_buckets_.size() - 1)];
   flight->next = bucket;
@@ -179,6 +181,7 @@ void Router::finish_flight(Flight& flight, Bytes pttl) {
   else if (error ||
            !keep(flight.l1_key(), flight.start, *flight.lane, flight.reply.readable(), pttl))
     stats_.l1_fills_discarded.add();
+  else if (flight.ahead) credit_ahead(2);
   release_flight(flight);
 }
 

@@ -30,6 +30,7 @@ struct Flight final : ReplyHandler {
   uint64_t sequence = 0;  ///< the read's place on the connection
   Resp2Rule rule = Resp2Rule::null_bulk;
   bool linked = false;  ///< can be found, so can be joined
+  bool ahead = false;   ///< begun for a request that had not had its turn
   bool whole = false;   ///< `reply` is the whole reply
   Buffer reply;
   std::vector<FlightWaiter> waiters;

@@ -32,14 +32,23 @@ bool Router::serves_hits(const Session& session, const Lane& lane) const {
 // have come back: what was filled before that is as good as from another server.
 bool Router::find_valid(const L1Key& key, L1Hit& hit) {
   if (!l1_.find(key, now_ns_ / kNsPerMs, hit)) return false;
-  if (coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash)) &&
-      (!cluster_ || hit.filled_ms > topology_->moved_ms(slot_of(key.key))) &&
-      (patterns_.empty() || !patterns_.kills(key.key, hit.filled_ms))) {
+  if (is_valid(key, hit)) {
     if (hit.first) admission_.on_return();
     return true;
   }
   l1_.erase(key);
   return false;
+}
+
+bool Router::is_valid(const L1Key& key, const L1Hit& hit) const {
+  return coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash)) &&
+         (!cluster_ || hit.filled_ms > topology_->moved_ms(slot_of(key.key))) &&
+         (patterns_.empty() || !patterns_.kills(key.key, hit.filled_ms));
+}
+
+bool Router::is_held(const L1Key& key) const {
+  L1Hit hit;
+  return l1_.peek(key, now_ns_ / kNsPerMs, hit) && is_valid(key, hit);
 }
 
 bool Router::admits(uint64_t hash) {

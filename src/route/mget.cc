@@ -168,8 +168,7 @@ bool Router::mget_stale(Session& session, std::span<const Bytes> names) {
     converted_.append(hit.reply);
   }
   stats_.stale_served.add(names.size());
-  if (!session.muted())
-    write_hit(session, {.reply = converted_.readable()}, Resp2Rule::null_bulk);
+  if (!session.muted()) write_hit(session, {.reply = converted_.readable()}, Resp2Rule::null_bulk);
   return true;
 }
 

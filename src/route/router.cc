@@ -310,6 +310,10 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   }
   if (serve_stale(session, l1_key, rule)) return Outcome::done;
   if (!settled || !lane.proof.tracking) return relay(session, request, &command);
+  if (session.outstanding() && lane.mode == CoherenceMode::resp3 && is_held(l1_key)) {
+    if (waits_for_hit(session, *session.lane, request.behind)) return Outcome::later;
+    return relay(session, request, &command);
+  }
   return start_read(session, request, command, l1_key, rule);
 }
 

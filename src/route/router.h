@@ -156,6 +156,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool catch_up();
   bool serves_hits(const Session& session, const Lane& lane) const;
   bool find_valid(const L1Key& key, L1Hit& hit);
+  bool is_valid(const L1Key& key, const L1Hit& hit) const;
+  bool is_held(const L1Key& key) const;
   bool admits(uint64_t hash);
   bool serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule);
   void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule);
@@ -214,6 +216,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void finish_flight(Flight& flight, Bytes pttl);
   void release_flight(Flight& flight);
   static constexpr size_t kFreeFlightsMax = 1024;
+  static constexpr int64_t kAheadCreditMax = 256;
   Flight* find_flight(const L1Key& key);
   void unlink_flight(Flight& flight);
   bool keep(const L1Key& key, const coherence::FillStart& start, Lane& lane, Bytes reply,
@@ -227,6 +230,11 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::pair<Pending, std::string> whole_mget(const MgetFlight& flight);
   bool mget_redirected(MgetFlight& flight, Bytes& error);
   void finish_mget(MgetFlight& flight, Bytes failure);
+
+  // ahead.cc
+  bool waits_for_hit(const Session& session, Lane& lane, Bytes behind);
+  bool read_ahead(Lane& lane);
+  void credit_ahead(int64_t by);
 
   // lanes.cc
   Lane* lane_for(const std::shared_ptr<const Identity>& identity, uint32_t database, int resp,
@@ -406,6 +414,14 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::array<KnownShape, 16> shapes_;
   L1Table l1_;
   Admission admission_;
+  int64_t ahead_credit_ = kAheadCreditMax;  ///< what may be read ahead
+  struct Ahead {
+    Bytes wire, key;
+    std::string variant;
+    const KnownShape* known;
+    uint64_t hash;
+  };
+  std::vector<Ahead> ahead_;  ///< scratch
   uint64_t now_ns_ = 0;
   uint64_t table_loaded_ns_ = 0;
   uint64_t flush_again_ns_ = 0;  ///< a FLUSHALL or SWAPDB was lost on its way: drop everything then

@@ -55,6 +55,7 @@ class Counter {
   X(audit_stale) \
   X(announcements) \
   X(flights_joined) \
+  X(reads_ahead) \
   X(flights) \
   X(fences) \
   X(upstream_connections) \

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "harness/monitor.h"
+#include "harness/raw_client.h"
 #include "harness/servers.h"
 
 using namespace nearcached::e2e;
@@ -106,6 +107,63 @@ TEST_CASE("MGET sends upstream only the keys that L1 does not hold", "[cache]") 
   CHECK_FALSE(mentions("held:"));
   CHECK(mentions("wanted:1"));
   CHECK(mentions("wanted:2"));
+}
+
+// Fails when waits_for_hit() answers false: what is held is then asked for because of a miss before
+// it; and when read_ahead() starts nothing: the misses are then asked for one after the other.
+TEST_CASE("a pipeline of reads asks once for what is not held, and for nothing else", "[cache]") {
+  Stack stack({"--threads", "1"});
+  Client direct = stack.redis.client();
+  std::string pipeline;
+  std::vector<std::string> expected;
+  for (int i = 0; i < 60; ++i) {
+    const std::string key = (i % 5 == 1 ? "cold:" : "held:") + std::to_string(i);
+    direct("SET " + key + " value:" + std::to_string(i));
+    pipeline += encode({"GET", key});
+    expected.push_back("value:" + std::to_string(i));
+  }
+  Client client = stack.proxy.client();
+  for (int i = 0; i < 60; ++i)
+    if (i % 5 != 1) REQUIRE(becomes_hit(stack.proxy, client, "GET held:" + std::to_string(i)));
+  const auto counter = [&](const std::string& name) {
+    return std::stoi(info_field(client("INFO nearcached"), name));
+  };
+  const int ahead = counter("reads_ahead");
+  Monitor monitor(stack.redis);
+  RawClient raw(stack.proxy.port());
+  raw.send(pipeline);
+  for (const std::string& value : expected)
+    CHECK(raw.read_reply() == "$" + std::to_string(value.size()) + "\r\n" + value + "\r\n");
+  CHECK(counter("reads_ahead") - ahead == 11);
+  const std::vector<std::string> asked = monitor.take();
+  const auto gets = [&](const std::string& key) {
+    return std::count_if(asked.begin(), asked.end(), [&](const std::string& line) {
+      return line.find("\"GET\" \"" + key) != std::string::npos;
+    });
+  };
+  CHECK(gets("held:") == 0);
+  CHECK(gets("cold:") == 12);
+}
+
+// Fails when waits_for_hit() does not look at what stands behind: each SET then waits for the
+// replies before it.
+TEST_CASE("a read among writes does not hold up what stands behind it", "[cache]") {
+  Stack stack({"--threads", "1"});
+  Client client = stack.proxy.client();
+  client("SET held value");
+  REQUIRE(becomes_hit(stack.proxy, client, "GET held"));
+  Monitor monitor(stack.redis);
+  RawClient raw(stack.proxy.port());
+  std::string pipeline;
+  for (int i = 0; i < 10; ++i)
+    pipeline += encode({"SET", "other:" + std::to_string(i), "x"}) + encode({"GET", "held"});
+  raw.send(pipeline);
+  for (int i = 0; i < 10; ++i) {
+    CHECK(raw.read_reply() == "+OK\r\n");
+    CHECK(raw.read_reply() == "$5\r\nvalue\r\n");
+  }
+  // All but the last, which nothing follows, went upstream in its place.
+  CHECK(monitor.count("\"GET\" \"held\"") == 9);
 }
 
 TEST_CASE("what MGET fetched answers GET, and the other way round", "[cache]") {

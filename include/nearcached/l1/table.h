@@ -83,6 +83,8 @@ class L1Table {
 
   /// The item, or nullopt-like false. An item past its time is dropped here. Counts as an access.
   bool find(const L1Key& key, uint64_t now_ms, L1Hit& hit);
+  /// The same without counting as an access and without dropping anything.
+  bool peek(const L1Key& key, uint64_t now_ms, L1Hit& hit) const;
   /// Prefetches the index line that find(key) will read first. Of the whole key, because variants
   /// of one key are spread over the index.
   void prefetch(const L1Key& key) const;

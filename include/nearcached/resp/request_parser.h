@@ -22,6 +22,9 @@ struct Request {
   /// write it anew from args. Redis takes any two bytes where CRLF belongs; a shared upstream
   /// connection must not depend on every server doing so.
   Bytes wire;
+  /// What the client has sent behind it, as far as that has been read. Not the parser's: who feeds
+  /// it says so.
+  Bytes behind = {};
 };
 
 struct RequestLimits {

@@ -29,6 +29,8 @@ class RequestShape {
   /// If `in` begins with a whole request of this shape: the arguments behind the name, and the
   /// bytes that the request takes; else 0. `bulk_bytes_max`: a longer argument is refused.
   size_t read(Bytes in, uint64_t bulk_bytes_max, std::array<Bytes, kArgsMax>& args) const;
+  /// Does `in` begin as a request of this shape does, whole or not?
+  bool begins(Bytes in) const;
   size_t args() const { return args_; }  ///< behind the name
   /// A number below `kinds` that is the same for all requests of one shape; `in` has at least
   /// kHashedBytes bytes.
@@ -39,8 +41,6 @@ class RequestShape {
   static constexpr size_t kHashedBytes = 16;  ///< no request with an argument is shorter
 
  private:
-  bool begins(Bytes in) const;
-
   std::array<char, kHeadBytesMax> head_{};  ///< to the `$` of the first argument
   uint8_t head_bytes_ = 0;                  ///< 0: nothing is of this shape
   uint8_t args_ = 0;

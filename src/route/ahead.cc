@@ -1,0 +1,76 @@
+// Reading ahead: hits behind a miss of one pipeline.
+//
+// A hit may not be served while an earlier request of its session is unanswered (G2). Asking the
+// upstream for what is held, because one key before it was not, would make one miss in a pipeline
+// cost as much as all of it. The hit can wait instead: its reply cannot leave before the earlier
+// ones anyway, and then it is served if it is still valid. But what stands behind it would wait
+// too; so this is done only if all of that are reads that may be hits themselves, and those among
+// them that are not held are asked for now, each by a flight that nobody waits for yet. When the
+// session goes on, they have been kept and are hits, or are still under way and are joined: by then
+// they follow in the stream whatever the session has seen.
+//
+// What is read ahead and then not kept (too large, or an error) has to be asked for twice. It is
+// paid for from a credit that only what was kept refills, so that it stops where it does not pay.
+#include <algorithm>
+
+#include "nearcached/base/hash.h"
+#include "route/flight.h"
+#include "route/router.h"
+
+namespace nearcached {
+namespace {
+
+constexpr size_t kRequestsAhead = 128;
+
+}  // namespace
+
+void Router::credit_ahead(int64_t by) {
+  ahead_credit_ = std::min(ahead_credit_ + by, kAheadCreditMax);
+}
+
+/// What the session asks for is held. May it wait for its earlier replies?
+bool Router::waits_for_hit(const Session& session, Lane& lane, Bytes behind) {
+  if (cluster_ || session.last_connection != &lane) return false;
+  if (!coherence::may_serve(proof_of(lane), session.view, now_ns_, max_staleness_ns_)) return false;
+  ahead_.clear();
+  std::array<Bytes, RequestShape::kArgsMax> args;
+  for (size_t n = 0; n < kRequestsAhead && behind.size() >= RequestShape::kHashedBytes; ++n) {
+    const KnownShape& known = shapes_[RequestShape::hash(behind, shapes_.size())];
+    const size_t bytes = known.shape.read(behind, process_.config.limits.bulk_bytes, args);
+    if (bytes == 0 && !known.shape.begins(behind)) return false;
+    if (bytes == 0) break;  // it has not come in full
+    Ahead ahead{behind.substr(0, bytes), args[0], {}, &known, 0};
+    for (size_t i = 1; i < known.shape.args(); ++i) append_argument(ahead.variant, args[i]);
+    ahead.hash = hash_key(ahead.key, process_.hash_seed);
+    const L1Key key{ahead.hash, lane.proof.space, known.command, ahead.key, ahead.variant};
+    if (!is_held(key) && find_flight(key) == nullptr) ahead_.push_back(std::move(ahead));
+    behind.remove_prefix(bytes);
+  }
+  return read_ahead(lane);
+}
+
+// Asks for all of `ahead_`, or for nothing.
+bool Router::read_ahead(Lane& lane) {
+  size_t wire_bytes = 0;
+  for (const Ahead& ahead : ahead_) {
+    const Rule* const rule = rule_for(ahead.key);
+    if (rule != nullptr && !rule->cache) return false;
+    if (!coherence::may_fill(process_.stamps.load(ahead.hash))) return false;
+    wire_bytes += ahead.wire.size() * 2 + 128;
+  }
+  if (static_cast<int64_t>(ahead_.size()) > ahead_credit_ ||
+      !lane.connection->has_room(wire_bytes) ||
+      stats_.flights.get() + ahead_.size() > process_.config.limits.flights)
+    return false;
+  for (const Ahead& ahead : ahead_) {
+    const L1Key key{ahead.hash, lane.proof.space, ahead.known->command, ahead.key, ahead.variant};
+    if (find_flight(key) != nullptr) continue;  // the same key again
+    --ahead_credit_;
+    start_flight(lane, key, process_.stamps.load(ahead.hash), ahead.known->rule, ahead.wire).ahead =
+        true;
+    stats_.reads_ahead.add();
+  }
+  return true;
+}
+
+}  // namespace nearcached
