@@ -156,18 +156,13 @@ TEST_CASE("a hit behind a miss in one pipeline is never older than the miss's re
   // Somebody around the proxy writes hit, then miss. Who is told the new miss must not be told the
   // old hit after it.
   Scene scene;
-  Seat reader = scene.seat(), observer = scene.seat_across(reader);
+  Seat reader = scene.seat();
   scene.direct("SET hit old");
   REQUIRE(scene.fill(reader, "hit"));
-  const auto hits = [&] { return info_field(observer.client.ask("INFO nearcached"), "l1_hits"); };
-  const std::string hits_before = hits();
   scene.wire.hold(reader.link, Way::to_client);
   scene.direct("SET hit new");
   scene.direct("SET miss new");
-  const size_t asked = scene.asked_upstream(reader, "hit");
   reader.client.send(encode({"GET", "miss"}) + encode({"GET", "hit"}));
-  REQUIRE(wait_until(
-      [&] { return hits() != hits_before || scene.asked_upstream(reader, "hit") > asked; }));
   REQUIRE(wait_until([&] { return scene.asked_upstream(reader, "miss") == 1; }));
   scene.wire.release(reader.link, Way::to_client);
   CHECK(reader.client.read_reply() == kNew);
