@@ -49,8 +49,6 @@ std::string array_of(const std::vector<Bytes>& elements) {
   return text;
 }
 
-bool is_null(Bytes reply) { return reply == "_\r\n" || reply == "$-1\r\n" || reply == "*-1\r\n"; }
-
 std::string least_of(const std::vector<std::string>& parts) {
   std::vector<Bytes> least;
   if (!split_array(parts[0], SIZE_MAX, least)) return parts[0];

@@ -65,5 +65,9 @@ class Gather {
 /// Splits a whole array reply into its elements. False: no array, or not of `elements` many
 /// (SIZE_MAX: any number).
 bool split_array(Bytes reply, size_t elements, std::vector<Bytes>& out);
+/// A whole reply that is a null of either protocol.
+inline bool is_null(Bytes reply) {
+  return reply == "_\r\n" || reply == "$-1\r\n" || reply == "*-1\r\n";
+}
 
 }  // namespace nearcached

@@ -444,9 +444,8 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
                   pin_redirected(static_cast<Pin&>(link), *session, pending, bytes))
       return;
   }
-  const bool waits = last && pending.writes != nullptr && pending.writes->wait_replicas > 0;
-  const uint32_t replicas = waits ? pending.writes->wait_replicas : 0;
-  const uint64_t wait_ms = waits ? pending.writes->wait_timeout_ms : 0;
+  ReplicaWait wait;
+  if (last && pending.writes != nullptr && !bytes.starts_with("-")) wait = pending.writes->wait;
   if (last) {
     end_writes(pending);
     if (link.kind == Link::Kind::lane) {
@@ -460,15 +459,18 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
     case Pending::Kind::stream: return on_flight_reply(connection, pending, bytes, last);
     case Pending::Kind::relay: break;
   }
-  if (waits && !bytes.starts_with("-") && link.kind == Link::Kind::lane)
-    return await_replicas(static_cast<Lane&>(link), pending, bytes, replicas, wait_ms);
+  if (wait.replicas > 0 && link.kind == Link::Kind::lane) {
+    await_replicas(link.node, pending, bytes, wait);
+    if (pending.fence) await_fence(pending.session, pending.slot);
+    return;
+  }
   if (pending.part) return pending.gather->on_part(pending.slot, bytes, last);
   Session* session = find(pending.session);
   // What it has seen now, the bus may not have told of yet (modes.cc).
   const bool is_late = link.kind == Link::Kind::lane && via_bus(static_cast<Lane&>(link).mode);
   if (session != nullptr && last && is_late) session->view.floor_ns = now_ns_;
   if (link.kind == Link::Kind::pin)
-    return on_pin_reply(static_cast<Pin&>(link), session, pending, bytes, last);
+    return on_pin_reply(static_cast<Pin&>(link), session, pending, bytes, last, wait);
   if (session == nullptr) {
     link.converting = false;
     return;

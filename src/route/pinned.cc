@@ -14,6 +14,7 @@
 #include "nearcached/base/check.h"
 #include "nearcached/base/hash.h"
 #include "nearcached/resp/writer.h"
+#include "route/gather.h"
 #include "route/router.h"
 
 namespace nearcached {
@@ -258,6 +259,7 @@ void Router::queue_transaction(Session& session, const Command* command,
     pin.writes_unknown = true;
   keys_.clear();
   if (!extract_keys(*command, args, keys_)) pin.writes_unknown = true;
+  pin.wait.raise(wait_for(args));
   for (const KeyRef& key : keys_)
     if (key.write) {
       pin.writes.push_back(hash_key(args[key.arg], process_.hash_seed));
@@ -289,6 +291,7 @@ PinEvent Router::end_transaction(Pin& pin, Pending& pending, bool exec, Bytes& w
       pending.writes->announced_keys = std::move(pin.written_keys);
       pending.writes->all = pin.writes_everything;
       pending.writes->announced_everything = records_writes_ && pin.writes_everything;
+      pending.writes->wait = pin.wait;
     }
   } else {
     pin.selects.clear();
@@ -296,6 +299,7 @@ PinEvent Router::end_transaction(Pin& pin, Pending& pending, bool exec, Bytes& w
   pin.writes.clear();
   pin.written_keys.clear();
   pin.writes_unknown = pin.writes_everything = pin.multi = pin.watch = pin.poisoned = false;
+  pin.wait = {};
   pin.queued = 0;
   pin.slot = -1;
   pin.bound = pin.asking = false;
@@ -326,6 +330,7 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
   const bool queued = pin.multi && kind != Route::exec && kind != Route::discard &&
                       kind != Route::multi && kind != Route::watch;
   if (queued && (command == nullptr || valid)) queue_transaction(session, command, args);
+  if (!queued && valid) note_waits(pending, args);
   // Queued or refused, nothing runs now: EXEC's own fence is the one that counts.
   if (queued || (session.resp == 2 && pin.subscribed())) pending.fence = false;
   switch (queued ? Route::lane : kind) {
@@ -512,7 +517,8 @@ void Router::apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes r
   }
 }
 
-void Router::on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes bytes, bool last) {
+void Router::on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes bytes, bool last,
+                          ReplicaWait wait) {
   if (session == nullptr) return;
   const auto event = static_cast<PinEvent>(pending.event);
   if (event == PinEvent::sentinel) {
@@ -529,7 +535,10 @@ void Router::on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes by
   // EXEC of a transaction in which we refused a command: it was made a DISCARD.
   if (event == PinEvent::exec_aborted && bytes == "+OK\r\n")
     bytes = "-EXECABORT Transaction discarded because of previous errors.\r\n";
-  session->deliver(pending.slot, bytes, last);
+  // Nothing was written where nothing came in time, or a watched key had changed.
+  const bool in_vain = (event == PinEvent::unblock || event == PinEvent::exec) && is_null(bytes);
+  if (wait.replicas > 0 && !in_vain) await_replicas(pin.node, pending, bytes, wait);
+  else session->deliver(pending.slot, bytes, last);
   if (!last || session->closing()) return;
   // Only of a command we do not know is it certain that this very error came before anything ran.
   if (pending.fence && event == PinEvent::sticky && bytes.starts_with("-ERR unknown command"))

@@ -173,6 +173,7 @@ bool Router::move_pin(Session& session, Lane& lane, bool asking) {
   before.written_keys = std::move(old.written_keys);
   before.writes_unknown = old.writes_unknown;
   before.writes_everything = old.writes_everything;
+  before.wait = old.wait;
   before.queued = old.queued;
   before.bound = old.bound;
   before.reusable = old.reusable;
@@ -192,6 +193,7 @@ bool Router::move_pin(Session& session, Lane& lane, bool asking) {
   pin.written_keys = std::move(before.written_keys);
   pin.writes_unknown = before.writes_unknown;
   pin.writes_everything = before.writes_everything;
+  pin.wait = before.wait;
   pin.queued = before.queued;
   pin.bound = before.bound;
   pin.reusable = pin.reusable && before.reusable;

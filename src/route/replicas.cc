@@ -42,35 +42,41 @@ Lane* Router::replica_for(const Session& session, uint16_t slot, std::span<const
   return best;
 }
 
-// Behind mark_writes(): the keys in keys_ are those of `args`. The strictest of their rules counts.
-void Router::note_waits(Pending& pending, std::span<const Bytes> args) {
-  if (!waits_for_replicas_ || pending.read_only) return;
-  for (const KeyRef& key : keys_) {
-    const Rule* const rule = key.write ? rule_for(args[key.arg]) : nullptr;
-    if (rule == nullptr || rule->wait_replicas == 0) continue;
-    if (pending.writes == nullptr) pending.writes = std::make_unique<WriteMarks>();
-    WriteMarks& marks = *pending.writes;
-    marks.wait_replicas = std::max(marks.wait_replicas, rule->wait_replicas);
-    marks.wait_timeout_ms = std::max(marks.wait_timeout_ms, rule->wait_timeout_ms);
-    pending.whole_reply = true;
-  }
+// The keys in keys_ are those of `args`. The strictest of the written ones' rules counts.
+ReplicaWait Router::wait_for(std::span<const Bytes> args) const {
+  ReplicaWait wait;
+  if (!waits_for_replicas_) return wait;
+  for (const KeyRef& key : keys_)
+    if (const Rule* const rule = key.write ? rule_for(args[key.arg]) : nullptr)
+      if (rule->wait_replicas > 0) wait.raise({rule->wait_replicas, rule->wait_timeout_ms});
+  return wait;
 }
 
-void Router::await_replicas(const Lane& lane, const Pending& pending, Bytes reply,
-                            uint32_t replicas, uint64_t timeout_ms) {
-  Waiters& waiters = replica_waiters_[lane.node];
+// Behind mark_writes().
+void Router::note_waits(Pending& pending, std::span<const Bytes> args) {
+  if (pending.read_only) return;
+  const ReplicaWait wait = wait_for(args);
+  if (wait.replicas == 0) return;
+  if (pending.writes == nullptr) pending.writes = std::make_unique<WriteMarks>();
+  pending.writes->wait = wait;
+  pending.whole_reply = true;
+}
+
+void Router::await_replicas(NodeIndex node, const Pending& pending, Bytes reply, ReplicaWait wait) {
+  Waiters& waiters = replica_waiters_[node];
   if (waiters.lane == nullptr) {
+    const auto database = static_cast<uint32_t>(default_database());
     waiters.lane = std::make_unique<Lane>();
     waiters.lane->identity = default_identity_;
-    waiters.lane->node = lane.node;
+    waiters.lane->node = node;
     waiters.lane->resp = 2;
     waiters.lane->connection = std::make_unique<Connection>(
-        loop_, *this, connection_options(*default_identity_, lane.database, 2, lane.node));
+        loop_, *this, connection_options(*default_identity_, database, 2, node));
     waiters.lane->connection->owner_data = static_cast<Link*>(waiters.lane.get());
     waiters.lane->connection->connect();
     stats_.upstream_connections.add();
   }
-  Waiters::Held held{{}, {}, replicas, timeout_ms};
+  Waiters::Held held{{}, {}, wait};
   held.answer.session = pending.session;
   held.answer.slot = pending.slot;
   held.answer.part = pending.part;
@@ -84,7 +90,7 @@ void Router::await_replicas(const Lane& lane, const Pending& pending, Bytes repl
   }
   held.reply.assign(reply);
   waiters.waiting.push_back(std::move(held));
-  if (!waiters.running) start_wait_round(lane.node);
+  if (!waiters.running) start_wait_round(node);
 }
 
 void Router::start_wait_round(NodeIndex node) {
@@ -92,12 +98,8 @@ void Router::start_wait_round(NodeIndex node) {
   waiters.running = true;
   waiters.began_ns = now_ns_;
   waiters.round.swap(waiters.waiting);
-  uint32_t replicas = 0;
-  uint64_t timeout_ms = 0;
-  for (const Waiters::Held& held : waiters.round) {
-    replicas = std::max(replicas, held.replicas);
-    timeout_ms = std::max(timeout_ms, held.timeout_ms);
-  }
+  ReplicaWait all;
+  for (const Waiters::Held& held : waiters.round) all.raise(held.wait);
   Connection& connection = *waiters.lane->connection;
   Pending ignored;
   ignored.sent_ns = now_ns_;
@@ -105,8 +107,9 @@ void Router::start_wait_round(NodeIndex node) {
   Pending wait = ReplyTask::pending(
       [this, node](Bytes reply, Bytes failure) { end_wait_round(node, reply, failure); }, now_ns_);
   wait.no_timeout = true;
-  connection.send({"WAIT", std::to_string(replicas), std::to_string(timeout_ms)}, std::move(wait));
-  waiters.timeout_ms = timeout_ms;
+  connection.send({"WAIT", std::to_string(all.replicas), std::to_string(all.timeout_ms)},
+                  std::move(wait));
+  waiters.timeout_ms = all.timeout_ms;
   stats_.replica_waits.add();
 }
 
@@ -119,14 +122,15 @@ void Router::end_wait_round(NodeIndex node, Bytes reply, Bytes failure) {
   round.swap(waiters.round);
   waiters.running = false;
   for (const Waiters::Held& held : round) {
-    if (count >= held.replicas) {
+    if (count >= held.wait.replicas) {
       answer(held.answer, held.reply, true);
       continue;
     }
     stats_.replica_waits_short.add();
     answer(held.answer,
            "-NOREPLICAS written, but only " + std::to_string(count) + " of " +
-               std::to_string(held.replicas) + " replicas have confirmed it (wait_replicas)\r\n",
+               std::to_string(held.wait.replicas) +
+               " replicas have confirmed it (wait_replicas)\r\n",
            true);
   }
   if (!waiters.waiting.empty() && !shutting_down_) start_wait_round(node);

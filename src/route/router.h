@@ -143,9 +143,9 @@ class Router final : public Session::Owner, public Connection::Owner {
   // replicas.cc
   Lane* replica_for(const Session& session, uint16_t slot, std::span<const Bytes> args,
                     const Command& command);
+  ReplicaWait wait_for(std::span<const Bytes> args) const;
   void note_waits(Pending& pending, std::span<const Bytes> args);
-  void await_replicas(const Lane& lane, const Pending& pending, Bytes reply, uint32_t replicas,
-                      uint64_t timeout_ms);
+  void await_replicas(NodeIndex node, const Pending& pending, Bytes reply, ReplicaWait wait);
   void start_wait_round(NodeIndex node);
   void end_wait_round(NodeIndex node, Bytes reply, Bytes failure);
   void tick_replicas();
@@ -316,7 +316,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool acquire_pin(Session& session);
   bool has_room_for_pin(NodeIndex node);
   void forward_pinned(Session& session, const Request& request, const Command* command);
-  void on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes bytes, bool last);
+  void on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes bytes, bool last,
+                    ReplicaWait wait);
   static int64_t selected_by(const Pin& pin, Bytes reply);
   void apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes reply);
   void count_channels(Pin& pin, Bytes message);
@@ -480,8 +481,7 @@ class Router final : public Session::Owner, public Connection::Owner {
     struct Held {
       Pending answer;  ///< whose it is
       std::string reply;
-      uint32_t replicas;
-      uint64_t timeout_ms;
+      ReplicaWait wait;
     };
     std::unique_ptr<Lane> lane;
     std::vector<Held> waiting, round;

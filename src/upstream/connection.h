@@ -8,6 +8,7 @@
 // What is lost with a link fails; what was not yet written is kept for the next one until its time
 // is over. Thread: its loop's. Lifetime: close(), then destroyed after Owner::on_closed.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -54,6 +55,16 @@ class ReplyHandler {
   virtual void on_reply(Connection& connection, Bytes reply, Bytes failure) = 0;
 };
 
+/// The reply of a write is held until so many replicas have it (route/replicas.cc).
+struct ReplicaWait {
+  uint32_t replicas = 0;  ///< 0: it is not held
+  uint64_t timeout_ms = 0;
+  void raise(ReplicaWait other) {
+    replicas = std::max(replicas, other.replicas);
+    timeout_ms = std::max(timeout_ms, other.timeout_ms);
+  }
+};
+
 /// The writes of a request: what to mark as no longer in flight when its reply is here.
 struct WriteMarks {
   std::vector<uint64_t> hashes;
@@ -61,9 +72,7 @@ struct WriteMarks {
   /// Of a private connection: to be made known to the other proxies when the reply is here.
   std::vector<std::string> announced_keys;
   bool announced_everything = false;
-  /// Not 0: the reply is held until so many replicas have the write (route/replicas.cc).
-  uint32_t wait_replicas = 0;
-  uint64_t wait_timeout_ms = 0;
+  ReplicaWait wait;
 };
 
 struct Pending {

@@ -104,6 +104,7 @@ struct Pin final : Link {
   std::vector<std::string> written_keys;  ///< the same, while writes are announced
   bool writes_unknown = false;
   bool writes_everything = false;
+  ReplicaWait wait;
   struct QueuedSelect {
     uint32_t place;
     int64_t database;

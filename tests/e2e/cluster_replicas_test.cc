@@ -80,6 +80,60 @@ TEST_CASE("a write whose rule waits for replicas is acknowledged when they have 
   CHECK(proxy.count("replica_waits_short") >= 4);
 }
 
+// Fails when only what goes over a lane is held for WAIT, or when what wrote nothing is.
+TEST_CASE("transactions, blocking writes and scripts wait for replicas as well",
+          "[cluster][replicas]") {
+  RedisCluster& cluster = shared_cluster();
+  const RuleFile file(
+      "[[rule]]\nkeys = \"one:*\"\nwait_replicas = 1\nwait_timeout = \"10s\"\n"
+      "[[rule]]\nkeys = \"nine:*\"\nwait_replicas = 9\nwait_timeout = \"50ms\"\n");
+  Proxy proxy(cluster.port(0), cluster.upstream({"-c", file.path()}));
+  Client client = proxy.client();
+  Client other = proxy.client();
+  const RedisCluster::Node primary = cluster.primaries().at(0);
+  Client replica = cluster.client(cluster.replicas_of(primary).at(0));
+  REQUIRE(replica("READONLY") == "OK");
+  const std::string one = cluster.key_at(primary, "one:"), nine = cluster.key_at(primary, "nine:");
+  const std::string free = cluster.key_at(primary, "free:");
+  const std::string short_of =
+      "(error) NOREPLICAS written, but only 1 of 9 replicas have confirmed it (wait_replicas)";
+
+  for (int i = 0; i < 20; ++i) {
+    const std::string value = std::to_string(i);
+    REQUIRE(client("MULTI") == "OK");
+    REQUIRE(client({"SET", one, value}) == "QUEUED");
+    REQUIRE(client({"SET", free, value}) == "QUEUED");
+    REQUIRE(client("EXEC") == "[OK OK]");
+    REQUIRE(replica({"GET", one}) == value);
+  }
+  REQUIRE(client("MULTI") == "OK");
+  REQUIRE(client({"RPUSH", nine, "a", "b", "c"}) == "QUEUED");
+  CHECK(client("EXEC") == short_of);
+  CHECK(client({"LLEN", nine}) == "3");
+  REQUIRE(client("MULTI") == "OK");
+  REQUIRE(client({"SET", free, "x"}) == "QUEUED");
+  CHECK(client("EXEC") == "[OK]");
+
+  CHECK(client({"BLPOP", nine, "0"}) == short_of);
+  CHECK(client({"BLMOVE", nine, free + "2", "LEFT", "LEFT", "0"}) == short_of);
+  CHECK(client({"BLPOP", nine, "0"}) == short_of);
+  CHECK(client({"BLPOP", nine, "0.01"}) == "(nil)");
+
+  REQUIRE(client({"WATCH", nine}) == "OK");
+  REQUIRE(other({"SET", nine, "x"}) == short_of);
+  REQUIRE(client("MULTI") == "OK");
+  REQUIRE(client({"SET", nine, "y"}) == "QUEUED");
+  CHECK(client("EXEC") == "(nil)");
+  REQUIRE(client({"WATCH", free}) == "OK");
+  CHECK(client({"SET", nine, "z"}) == short_of);
+
+  const std::string script = "return redis.call('SET', KEYS[1], 'by script')";
+  CHECK(client("UNWATCH") == "OK");
+  CHECK(client({"EVAL", script, "1", nine}) == short_of);
+  CHECK(client({"EVAL", script, "1", one}) == "OK");
+  CHECK(replica({"GET", one}) == "by script");
+}
+
 // Fails when the number of replicas is not looked at.
 TEST_CASE("shards with fewer replicas than there should be are counted and logged",
           "[cluster][replicas]") {
