@@ -128,6 +128,7 @@ void Discovery::answered(bool changed, Bytes doubt) {
   asking_ = false;
   set_last_error(doubt);
   refreshed_ms_.store(monotonic_ms());
+  answered_question_ms_.store(asked_ms_);
   refreshes_.fetch_add(1);
   if (changed) log_change(*store_.get());
   if (doubt.empty()) {

@@ -73,6 +73,8 @@ class Discovery final : private Inquiry::Owner {
   uint64_t failures() const { return failures_.load(); }
   /// When the last answer came (monotonic ms); 0: never.
   uint64_t refreshed_ms() const { return refreshed_ms_.load(); }
+  /// When that had been asked.
+  uint64_t answered_question_ms() const { return answered_question_ms_.load(); }
   /// Of the last attempt that failed; empty if the last one succeeded. Also what speaks against an
   /// answer that was taken all the same: its node says that the cluster has failed, for one.
   std::string last_error() const;
@@ -98,7 +100,7 @@ class Discovery final : private Inquiry::Owner {
   bool asking_ = false;
   uint64_t asked_ms_ = 0, due_ms_ = UINT64_MAX;
   std::atomic<bool> wanted_{false};  ///< somebody has asked for a refresh since the last question
-  std::atomic<uint64_t> refreshes_{0}, failures_{0}, refreshed_ms_{0};
+  std::atomic<uint64_t> refreshes_{0}, failures_{0}, refreshed_ms_{0}, answered_question_ms_{0};
   mutable std::mutex error_mutex_;
   std::string last_error_;
 };

@@ -203,7 +203,7 @@ void Router::on_up(Connection& connection) {
   lane.stale_space = 0;
   lane.stale_proof_ns = 0;
   lane.heartbeat_pending = false;
-  lane.epoch = lane.epoch_new = 0;
+  lane.epochs = {};
   lane.proven = true;
   // It answers again: what the link before had left it to do is done within its next turns.
   if (flush_again_ns_ != 0) flush_again_ns_ = now_ns_ + kSettleNs;
@@ -307,16 +307,10 @@ void Router::on_cluster_info(Lane& lane, uint64_t sent_ns, Bytes reply) {
   }
   uint64_t epoch = 0;
   std::from_chars(reply.data() + epoch_at + kEpoch.size(), reply.data() + reply.size(), epoch);
-  if (epoch != lane.epoch) {
-    if (lane.epoch_new != epoch) {
-      lane.epoch_new = epoch;
-      lane.epoch_asked_ms = monotonic_ms();
-      process_.discovery->refresh("a new epoch");
-    }
-    if (process_.discovery->refreshed_ms() <= lane.epoch_asked_ms) return;
-    lane.epoch = epoch;
-  }
-  lane.settled_ns = sent_ns;
+  const EpochWatch::Verdict verdict =
+      lane.epochs.hear(epoch, monotonic_ms(), process_.discovery->answered_question_ms());
+  if (verdict == EpochWatch::Verdict::unknown) process_.discovery->refresh("a new epoch");
+  if (verdict == EpochWatch::Verdict::settled) lane.settled_ns = sent_ns;
 }
 
 void Router::renew_space(Lane& lane) {

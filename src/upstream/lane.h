@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "nearcached/coherence/rules.h"
+#include "nearcached/topology/epoch_watch.h"
 #include "nearcached/topology/topology.h"
 #include "upstream/connection.h"
 
@@ -44,11 +45,10 @@ struct Lane final : Link {
   std::shared_ptr<const Identity> identity;
   uint32_t database = 0;
   int resp = 3;
-  bool replica = false;                        ///< to a replica, for reads that may be stale
-  bool renews_role = false;                    ///< the link is from before that changed
-  uint64_t epoch = 0;                          ///< of the cluster, as the node has said it last
-  uint64_t epoch_new = 0, epoch_asked_ms = 0;  ///< a newer one; since when it is being looked into
-  uint64_t settled_ns = 0;  ///< when the last CLUSTER INFO was sent that allows for a proof
+  bool replica = false;      ///< to a replica, for reads that may be stale
+  bool renews_role = false;  ///< the link is from before that changed
+  EpochWatch epochs;         ///< of the cluster, as the node says them
+  uint64_t settled_ns = 0;   ///< when the last CLUSTER INFO was sent that allows for a proof
   uint32_t sessions = 0;
   uint64_t idle_since_ns = 0;
   bool proven = false;  ///< has been up: the server accepts who it is
