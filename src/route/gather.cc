@@ -49,6 +49,14 @@ std::string array_of(const std::vector<Bytes>& elements) {
   return text;
 }
 
+// By node, the first slot it owns.
+std::vector<uint16_t> first_slots(const Topology& topology) {
+  std::vector<uint16_t> first(topology.nodes().size(), kNoSlot);
+  for (uint16_t slot = kSlots; slot-- > 0;)
+    if (const NodeIndex owner = topology.owner(slot); owner != kNoNode) first[owner] = slot;
+  return first;
+}
+
 std::string least_of(const std::vector<std::string>& parts) {
   std::vector<Bytes> least;
   if (!split_array(parts[0], SIZE_MAX, least)) return parts[0];
@@ -106,7 +114,26 @@ void Gather::on_part(uint32_t part, Bytes bytes, bool last) {
   delete this;
 }
 
+NodeIndex Gather::successor(uint32_t part, const Topology& topology) const {
+  const auto [node, slot] = nodes[part];
+  const std::vector<NodeIndex> primaries = topology.primaries();
+  if (std::binary_search(primaries.begin(), primaries.end(), node)) return node;
+  const NodeIndex heir = slot == kNoSlot ? kNoNode : topology.owner(slot);
+  const bool asked = std::any_of(nodes.begin(), nodes.end(),
+                                 [&](const NodePart& other) { return other.node == heir; });
+  return asked ? kNoNode : heir;
+}
+
+void Gather::skip_page(uint32_t part) {
+  skipped_ = true;
+  on_part(part, {}, true);
+}
+
 std::string Gather::merged() const {
+  if (skipped_) {
+    const std::string again = std::to_string(scan_from);
+    return array_of({"$" + std::to_string(again.size()) + "\r\n" + again + "\r\n", "*0\r\n"});
+  }
   const auto is_error = [](const std::string& part) {
     return part.starts_with("-") || part.starts_with("!");
   };
@@ -343,8 +370,11 @@ Session::Outcome Router::broadcast(Session& session, const Request& request,
   auto gather =
       std::make_unique<Gather>(*this, session.ref, session.reserve(), merge, lanes.size());
   gather->convert = session.resp == 2 && !twin;
-  for (uint32_t i = 0; i < lanes.size(); ++i)
+  const std::vector<uint16_t> slots = first_slots(*topology_);
+  for (uint32_t i = 0; i < lanes.size(); ++i) {
+    gather->nodes.push_back({lanes[i]->node, slots[lanes[i]->node]});
     send_part(*gather, i, *lanes[i], &command, request.args, false);
+  }
   if (gather->fence) session.hold(gather->slot());
   session.last_connection = &kNowhere;
   (void)gather.release();
@@ -382,7 +412,9 @@ Session::Outcome Router::scan(Session& session, const Request& request, const Co
   if (!can_send(session, *lane, wire_of(request).size())) return Outcome::done;
   auto gather = std::make_unique<Gather>(*this, session.ref, session.reserve(), Merge::scan, 1);
   gather->convert = session.resp == 2;
+  gather->nodes.push_back({*at, kNoSlot});
   gather->scan_here = version << kNodeBits | *at;
+  gather->scan_from = theirs << (kNodeBits + kVersionBits) | gather->scan_here;
   const bool moved = version != version_bits(*topology_);
   if (at + 1 != nodes.end()) gather->scan_at = version << kNodeBits | *(at + 1);
   else if (moved) gather->scan_at = head_of(*topology_, nodes.front());

@@ -1,9 +1,11 @@
 // Gather: one request of a client that has become several, at one or more nodes of a cluster, and
 // whose replies become one again.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "nearcached/topology/topology.h"
 #include "upstream/connection.h"
 
 namespace nearcached {
@@ -40,6 +42,15 @@ class Gather {
   void fail(uint32_t part, Bytes error);
   /// A part of which the reply is known: it is not asked for. Does not delete this.
   void know(uint32_t part, Bytes reply);
+  /// What has come of the part's reply is of a link that was lost: it is asked for again.
+  void restart(uint32_t part) { parts_[part].clear(); }
+  /// Of parts that are about all that a node has: where one is to be asked for again. That is the
+  /// node itself, or who has taken over from it; kNoNode: nobody, or one that is asked anyway.
+  NodeIndex successor(uint32_t part, const Topology& topology) const;
+  /// The part's SCAN has no node to go on at: an empty page, and the same place again. Deletes
+  /// this.
+  void skip_page(uint32_t part);
+  bool is_scan() const { return merge_ == Merge::scan; }
 
   size_t left() const { return left_; }
   SessionRef session() const { return session_; }
@@ -47,11 +58,18 @@ class Gather {
   /// The one reply; all parts are here.
   std::string merged() const;
 
-  bool convert = false;  ///< into RESP2
-  bool fence = false;    ///< a part's keys are not known: to be acknowledged behind a fence
+  std::function<void(Bytes reply)> done;  ///< who is answered, if it is no session
+  bool convert = false;                   ///< into RESP2
+  bool fence = false;  ///< a part's keys are not known: to be acknowledged behind a fence
+  struct NodePart {
+    NodeIndex node;
+    uint16_t slot;  ///< one that it owned; kNoSlot: nobody can take over
+  };
+  std::vector<NodePart> nodes;  ///< by part, of parts that name no key
   // Merge::scan.
   uint64_t scan_at = 0;    ///< the next primary, as a cursor; 0: this was the last
   uint64_t scan_here = 0;  ///< the cursor's part that names this node
+  uint64_t scan_from = 0;  ///< the cursor of this page
 
  private:
   Router& router_;
@@ -60,6 +78,7 @@ class Gather {
   const Merge merge_;
   std::vector<std::string> parts_;
   size_t left_;
+  bool skipped_ = false;
 };
 
 /// Splits a whole array reply into its elements. False: no array, or not of `elements` many

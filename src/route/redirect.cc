@@ -69,9 +69,11 @@ bool Router::redirected(Lane& lane, Pending& pending, Bytes& error) {
 }
 
 bool Router::redirect(Lane& lane, Pending& pending, Bytes& error, const std::string& wire) {
-  if (pending.part && pending.hash_slot == kNoSlot) return false;  // this node's part, no other's
   const Redirect redirect = parse_redirect(error);
   if (redirect.kind == Redirect::Kind::none) return false;
+  // This node's part, no other's: it can only be asked for later.
+  const bool of_node = pending.part && pending.hash_slot == kNoSlot;
+  if (of_node && (!pending.read_only || redirect.kind != Redirect::Kind::loading)) return false;
   if (pending.first_ns == 0) pending.first_ns = pending.sent_ns;
   lane.idle_since_ns = now_ns_;  // it is needed until the end of this
   // What is only to be tried again later ends with its time (run_retries).
@@ -267,15 +269,21 @@ void Router::run_retries() {
   std::set<uint32_t> kept;  // sessions, by their place
   for (Retry& retry : due) {
     const uint16_t slot = retry.pending.hash_slot;
-    const NodeIndex node = slot == kNoSlot ? main_lane_->node : topology_->owner(slot);
+    Gather* const gather =
+        retry.pending.part && slot == kNoSlot ? retry.pending.gather : nullptr;  // of a node's
+    const NodeIndex node = gather != nullptr ? gather->successor(retry.pending.slot, *topology_)
+                           : slot == kNoSlot ? main_lane_->node
+                                             : topology_->owner(slot);
     const bool late = now_ns_ > retry.pending.first_ns + patience_ns;
     Session* const session = find(retry.pending.session);
     const bool early = retry.due_ns > now_ns_ ||
                        (session != nullptr && kept.contains(retry.pending.session.index));
+    // Cursors are the node's own: who takes over begins anew (scan()).
+    const bool lost_scan = !early && node == kNoNode && gather != nullptr && gather->is_scan();
     Lane* const lane = late || early || node == kNoNode
                            ? nullptr
                            : lane_for(retry.identity, retry.database, retry.resp, node);
-    if (lane == nullptr && !late) {
+    if (lane == nullptr && !late && !lost_scan) {
       if (!early) retry.due_ns = now_ns_ + process_.config.upstream.retry_ms * kNsPerMs;
       if (session != nullptr) kept.insert(retry.pending.session.index);
       retries_bytes_ += retry.wire.size();
@@ -284,6 +292,7 @@ void Router::run_retries() {
     }
     if (session != nullptr) --session->retries;
     if (late) give_up(retry.pending, retry.error);
+    else if (lost_scan) gather->skip_page(retry.pending.slot);
     else resend(*lane, std::move(retry.pending), retry.wire, false);
   }
   if (!retries_.empty()) retry_timer_->start(process_.config.upstream.retry_ms, 0);
@@ -294,14 +303,16 @@ void Router::run_retries() {
 bool Router::retry_lost(Lane& lane, Pending& pending, Bytes reason, bool sent) {
   if (process_.config.upstream.parsed.kind == UpstreamKind::single || shutting_down_) return false;
   if (pending.kind != Pending::Kind::relay && pending.kind != Pending::Kind::stream) return false;
-  if (pending.part && pending.hash_slot == kNoSlot) return false;
-  if ((sent && !pending.read_only) || pending.begun || reason == kReplyTooLong) return false;
+  if (pending.part && pending.hash_slot == kNoSlot && !pending.read_only) return false;
+  if (pending.begun && !pending.part) return false;
+  if ((sent && !pending.read_only) || reason == kReplyTooLong) return false;
   if (!lane.connection->refusal().empty()) return false;
   if (pending.first_ns == 0) pending.first_ns = pending.sent_ns;
   if (now_ns_ > pending.first_ns + process_.config.upstream.timeout_ms * kNsPerMs) return false;
   const std::string wire = lane.connection->request();
   const std::string error = "-ERR upstream unreachable (" + std::string(reason) + ")\r\n";
   if (pending.kind == Pending::Kind::relay) {
+    if (pending.part) pending.gather->restart(pending.slot);
     try_later(lane, std::move(pending), wire, error);
     return true;
   }
