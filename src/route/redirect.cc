@@ -140,7 +140,10 @@ bool Router::pin_redirected(Pin& pin, Session& session, Pending& pending, Bytes&
   const bool may_go = alone && (blocked || event == PinEvent::bind);
   Lane* const lane = node == kNoNode || !may_go ? nullptr : lane_for(session.identity, 0, 3, node);
   if (lane == nullptr || ++pending.redirects > process_.config.upstream.redirects_max) {
-    error = "-TRYAGAIN the slot is not at this node any more: ask again\r\n";
+    error = event == PinEvent::exec
+                ? "-EXECABORT Transaction discarded because of: its slot is not at this node any "
+                  "more, ask again\r\n"
+                : "-TRYAGAIN the slot is not at this node any more: ask again\r\n";
     return false;
   }
   const std::string wire = pin.connection->request();

@@ -207,6 +207,32 @@ TEST_CASE("optimistic increments on all shards at once lose none", "[cluster][pi
 }
 
 // Fails when SELECT is answered as in front of one Redis: the keys would be the same in both.
+// Fails when EXEC answers as if it could be sent again as it is: what was queued is gone.
+TEST_CASE("a transaction whose slot has moved is discarded as a whole, and EXEC says so",
+          "[cluster][pinned]") {
+  ClusterStack stack({"--set", "upstream.topology_refresh=1h"});
+  RedisCluster& cluster = stack.cluster;
+  Client client = stack.proxy.client();
+  const bool queues_more = GENERATE(false, true);
+  const RedisCluster::Node from = cluster.primaries().at(0), to = cluster.primaries().at(1);
+  const unsigned slot = cluster.slots_of(from).at(0);
+  const std::string one = cluster.key_in(slot, "one"), two = cluster.key_in(slot, "two");
+  REQUIRE(client({"SET", two, "before"}) == "OK");
+  REQUIRE(client("MULTI") == "OK");
+  REQUIRE(client({"SET", one, "1"}) == "QUEUED");
+  cluster.migrate_slots({slot}, from, to);
+  if (queues_more) CHECK(client({"SET", two, "2"}).rfind("(error) TRYAGAIN", 0) == 0);
+  CHECK(client("EXEC").rfind("(error) EXECABORT Transaction discarded", 0) == 0);
+  CHECK(client({"EXISTS", one}) == "0");
+  CHECK(client({"GET", two}) == "before");
+  // Asked again it is where its keys are.
+  REQUIRE(client("MULTI") == "OK");
+  REQUIRE(client({"SET", one, "1"}) == "QUEUED");
+  REQUIRE(client({"SET", two, "2"}) == "QUEUED");
+  CHECK(client("EXEC") == "[OK OK]");
+  CHECK(client({"MGET", one, two}) == "[1 2]");
+}
+
 TEST_CASE("there is one database, as in Redis Cluster", "[cluster][commands]") {
   ClusterStack stack;
   Client client = stack.proxy.client();
