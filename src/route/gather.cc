@@ -184,6 +184,7 @@ std::string Gather::merged() const {
 }
 
 void Router::end_gather(Gather& gather) {
+  if (gather.done) return gather.done(gather.merged());
   Session* session = find(gather.session());
   if (session == nullptr) return;
   if (session->last_connection == &kNowhere) {

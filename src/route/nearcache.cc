@@ -238,14 +238,13 @@ void Router::invalidate_command(Session& session, std::span<const Bytes> args) {
     if (!options.upstream) return drop(ref, slot, {}, 0);
     Session* waiting = find(ref);
     if (waiting == nullptr) return;
-    unlink_keys(*waiting->lane, keys, [this, ref, slot, drop](Bytes reply, Bytes failure) {
+    unlink_keys(*waiting->lane, keys, [this, ref, slot, drop](Bytes reply) {
       uint64_t deleted = 0;
-      if (failure.empty() && reply.starts_with(":")) {
+      if (reply.starts_with(":")) {
         std::from_chars(reply.data() + 1, reply.data() + reply.size(), deleted);
         return drop(ref, slot, "deleted", deleted);
       }
-      if (Session* refused = find(ref))
-        refused->deliver(slot, failure.empty() ? reply : failure, true);
+      if (Session* refused = find(ref)) refused->deliver(slot, reply, true);
     });
   });
 }

@@ -3,6 +3,7 @@
 // filled between the first word and the deletion.
 #include "route/pattern_job.h"
 
+#include <algorithm>
 #include <charconv>
 #include <map>
 
@@ -10,6 +11,7 @@
 #include "nearcached/base/hash.h"
 #include "nearcached/resp/reply_scanner.h"
 #include "nearcached/resp/writer.h"
+#include "route/gather.h"
 #include "route/router.h"
 
 namespace nearcached {
@@ -17,7 +19,17 @@ namespace {
 
 constexpr size_t kFinishedKept = 16;
 constexpr uint32_t kFailuresMax = 100;
+constexpr uint32_t kRoundsMax = 100;
 constexpr uint64_t kRetryNs = 100 * kNsPerMs;
+
+bool moved_since(const Topology& topology, uint64_t since_ms) {
+  for (uint16_t slot = 0; slot < kSlots; ++slot)
+    if (topology.moved_ms(slot) >= since_ms) return true;
+  return false;
+}
+
+// An error that another try may not meet.
+bool passes(Bytes error) { return parse_redirect(error).kind != Redirect::Kind::none; }
 
 // The bulk at the beginning of `reply`, which is cut off it. False: there is none.
 bool take_bulk(Bytes& reply, Bytes& out) {
@@ -89,8 +101,8 @@ PatternJob* Router::start_job(std::shared_ptr<const Identity> identity, uint32_t
   job.glob.assign(glob);
   job.identity = std::move(identity);
   job.database = database;
-  job.nodes = cluster_ ? topology_->primaries() : std::vector<NodeIndex>{0};
   job.done = std::move(done);
+  begin_round(job);
   scan_step(job);
   return &job;
 }
@@ -101,48 +113,68 @@ PatternJob* Router::find_job(uint64_t id) {
   return nullptr;
 }
 
+void Router::begin_round(PatternJob& job) {
+  job.nodes = cluster_ ? topology_->primaries() : std::vector<NodeIndex>{0};
+  job.round_ms = monotonic_ms();
+  ++job.rounds;
+}
+
+// The present node is done with, or is no primary any more. Slots that have moved since the round
+// began may have taken keys from a node that was still to come to one that was not.
+void Router::leave_node(PatternJob& job) {
+  job.cursor = "0";
+  job.nodes.pop_back();
+  if (!job.nodes.empty()) return scan_step(job);
+  if (!cluster_ || !moved_since(*topology_, job.round_ms)) return end_job(job, {});
+  if (job.rounds == kRoundsMax) return end_job(job, "the cluster's slots do not come to rest");
+  begin_round(job);
+  job.retry_ns = now_ns() + kRetryNs;  // more of them may be on their way
+}
+
 void Router::scan_step(PatternJob& job) {
   job.retry_ns = 0;
   if (job.nodes.empty()) return end_job(job, "no node of the cluster is known");
+  const std::vector<NodeIndex> primaries = topology_->primaries();
+  if (cluster_ && !std::binary_search(primaries.begin(), primaries.end(), job.nodes.back()))
+    return leave_node(job);
   Lane* const lane = lane_for(job.identity, job.database, 3, job.nodes.back());
   if (lane == nullptr) return retry_job(job, "limits.lanes");
   lane->idle_since_ns = now_ns_;
-  lane->connection->send({"SCAN", job.cursor, "MATCH", job.glob, "COUNT", "1000"},
-                         ReplyTask::pending(
-                             [this, id = job.id](Bytes reply, Bytes failure) {
-                               PatternJob* const running = find_job(id);
-                               if (running == nullptr) return;
-                               if (!failure.empty()) return retry_job(*running, failure);
-                               std::vector<std::string> keys;
-                               std::string cursor;
-                               if (!parse_scan(reply, cursor, keys))
-                                 return end_job(*running, reply);
-                               running->failures = 0;
-                               std::erase_if(keys, [](const std::string& key) {
-                                 return key.starts_with(kReservedPrefix);
-                               });
-                               running->scanned += keys.size();
-                               delete_step(*running, std::move(cursor), keys);
-                             },
-                             now_ns_));
+  lane->connection->send(
+      {"SCAN", job.cursor, "MATCH", job.glob, "COUNT", "1000"},
+      ReplyTask::pending(
+          [this, id = job.id](Bytes reply, Bytes failure) {
+            PatternJob* const running = find_job(id);
+            if (running == nullptr) return;
+            if (!failure.empty()) return retry_job(*running, failure);
+            std::vector<std::string> keys;
+            std::string cursor;
+            if (!parse_scan(reply, cursor, keys))
+              return passes(reply) ? retry_job(*running, reply) : end_job(*running, reply);
+            std::erase_if(keys,
+                          [](const std::string& key) { return key.starts_with(kReservedPrefix); });
+            delete_step(*running, std::move(cursor), keys);
+          },
+          now_ns_));
 }
 
 void Router::delete_step(PatternJob& job, std::string cursor,
                          const std::vector<std::string>& keys) {
   const auto go_on = [this](PatternJob& running, const std::string& next) {
+    running.failures = 0;
     running.cursor = next;
-    if (next == "0") running.nodes.pop_back();
-    if (running.nodes.empty()) end_job(running, {});
+    if (next == "0") leave_node(running);
     else scan_step(running);
   };
   if (keys.empty()) return go_on(job, cursor);
   Lane* const lane = lane_for(job.identity, job.database, 3, job.nodes.back());
   if (lane == nullptr) return retry_job(job, "limits.lanes");
-  unlink_keys(*lane, keys, [this, id = job.id, cursor, go_on](Bytes reply, Bytes failure) {
+  unlink_keys(*lane, keys, [this, id = job.id, cursor, go_on, matched = keys.size()](Bytes reply) {
     PatternJob* const running = find_job(id);
     if (running == nullptr) return;
-    if (!failure.empty()) return retry_job(*running, failure);
-    if (!reply.starts_with(":")) return end_job(*running, reply);
+    if (reply.starts_with("-NOPERM")) return end_job(*running, reply);
+    if (!reply.starts_with(":")) return retry_job(*running, reply);
+    running->scanned += matched;
     uint64_t deleted = 0;
     std::from_chars(reply.data() + 1, reply.data() + reply.size(), deleted);
     running->deleted += deleted;
@@ -150,54 +182,41 @@ void Router::delete_step(PatternJob& job, std::string cursor,
   });
 }
 
-// In a cluster slot by slot; the answer is the sum, or what went wrong first.
+// In a cluster slot by slot. Marked, redirected and tried again like a client's; the answer is the
+// sum, or what went wrong first.
 void Router::unlink_keys(Lane& lane, const std::vector<std::string>& keys,
-                         std::function<void(Bytes reply, Bytes failure)> done) {
-  if (!cluster_) return unlink_together(lane, keys, std::move(done));
-  std::map<uint16_t, std::vector<std::string>> by_slot;
-  for (const std::string& key : keys) by_slot[slot_of(key)].push_back(key);
-  struct Sum {
-    size_t left;
-    uint64_t deleted = 0;
-    std::string failure;
-    std::function<void(Bytes reply, Bytes failure)> done;
-  };
-  auto sum = std::make_shared<Sum>(Sum{by_slot.size(), 0, {}, std::move(done)});
-  const auto add = [sum](Bytes reply, Bytes failure) {
-    uint64_t deleted = 0;
-    if (reply.starts_with(":"))
-      std::from_chars(reply.data() + 1, reply.data() + reply.size(), deleted);
-    else if (sum->failure.empty()) sum->failure.assign(failure.empty() ? reply : failure);
-    sum->deleted += deleted;
-    if (--sum->left > 0) return;
-    const std::string total = ":" + std::to_string(sum->deleted) + "\r\n";
-    sum->done(sum->failure.empty() ? Bytes(total) : Bytes(), sum->failure);
-  };
+                         std::function<void(Bytes reply)> done) {
+  std::map<uint16_t, std::vector<Bytes>> by_slot;
+  for (const std::string& key : keys) {
+    std::vector<Bytes>& part = by_slot[cluster_ ? slot_of(key) : kNoSlot];
+    if (part.empty()) part.push_back("UNLINK");
+    part.push_back(key);
+  }
+  const Command* const unlink = table_->find_name("unlink");
+  const std::shared_ptr<const Identity> identity = lane.identity;
+  // Frees itself with its last part.
+  auto* const gather = new Gather(*this, SessionRef{}, 0, Merge::sum, by_slot.size());
+  gather->done = std::move(done);
+  uint32_t at = 0;
   for (const auto& [slot, part] : by_slot) {
-    const NodeIndex node = topology_->owner(slot);
-    Lane* const owner = node == kNoNode ? nullptr : lane_for(lane.identity, 0, 3, node);
-    if (owner == nullptr) add({}, "-CLUSTERDOWN Hash slot not served\r\n");
-    else unlink_together(*owner, part, add);
+    const NodeIndex node = cluster_ ? topology_->owner(slot) : lane.node;
+    Lane* const owner = !cluster_         ? &lane
+                        : node == kNoNode ? nullptr
+                                          : lane_for(identity, 0, 3, node);
+    if (owner == nullptr) gather->fail(at, "-CLUSTERDOWN Hash slot not served\r\n");
+    else send_part(*gather, at, *owner, unlink, part, cluster_);
+    ++at;
   }
 }
 
-// UNLINK as a write through this process: in flight for L1 until its reply is here.
-void Router::unlink_together(Lane& lane, const std::vector<std::string>& keys,
-                             std::function<void(Bytes reply, Bytes failure)> done) {
-  std::vector<Bytes> args{"UNLINK"};
-  auto marks = std::make_unique<WriteMarks>();
-  for (const std::string& key : keys) {
-    args.push_back(key);
-    marks->hashes.push_back(hash_key(key, process_.hash_seed));
-    process_.stamps.begin_write(marks->hashes.back());
-    if (records_writes_) announce_key(lane, Bytes(key));
-  }
-  stats_.invalidations_write.add(keys.size());
-  Buffer wire;
-  resp::write_request(wire, args);
-  Pending pending = ReplyTask::pending(std::move(done), now_ns_);
-  pending.writes = std::move(marks);
-  lane.connection->send(wire.readable(), std::move(pending));
+void Router::delete_key(const std::string& key, uint32_t database,
+                        std::function<void(bool ok)> done) {
+  unlink_keys(*main_lane_, {key}, [this, key, database, done = std::move(done)](Bytes reply) {
+    // Once more, for whatever was filled before it was deleted.
+    process_.bus->request(coherence::BusMessage::Kind::invalidate, coherence::Cause::scheduled,
+                          {key}, database, [](const Bus::Outcome&) {});
+    done(reply.starts_with(":"));
+  });
 }
 
 void Router::retry_job(PatternJob& job, Bytes why) {

@@ -1,6 +1,7 @@
 // A walk through the upstream that deletes what matches a pattern (NEARCACHE PATTERN … UPSTREAM):
 // SCAN and UNLINK over the lane of whoever asked, one step after the other, so that no other
-// request waits longer than for one step. A lost link only delays it: SCAN's cursor survives.
+// request waits longer than for one step. A lost link only delays it: SCAN's cursor survives. Over
+// a cluster it goes node by node, and over all of them once more if slots have moved meanwhile.
 // Thread: its worker's.
 #pragma once
 #include <functional>
@@ -21,6 +22,8 @@ struct PatternJob {
   uint32_t database = 0;
   std::string cursor = "0";
   std::vector<NodeIndex> nodes;  ///< still to be walked, the present one last
+  uint64_t round_ms = 0;         ///< when the first of them was begun with
+  uint32_t rounds = 0;           ///< so far
   State state = State::running;
   uint64_t scanned = 0;  ///< SCAN steps' keys that matched
   uint64_t deleted = 0;

@@ -81,6 +81,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   /// Walks the upstream and deletes what matches; null: limits.pattern_jobs.
   PatternJob* start_job(std::shared_ptr<const Identity> identity, uint32_t database, Bytes glob,
                         std::function<void(bool ok)> done);
+  /// Deletes a key in the upstream, with the proxy's own rights.
+  void delete_key(const std::string& key, uint32_t database, std::function<void(bool ok)> done);
   const std::shared_ptr<const Identity>& default_identity() const { return default_identity_; }
 
   // The bus's news, on this worker's thread (modes.cc).
@@ -387,10 +389,10 @@ class Router final : public Session::Owner, public Connection::Owner {
   PatternJob* find_job(uint64_t id);
   void scan_step(PatternJob& job);
   void delete_step(PatternJob& job, std::string cursor, const std::vector<std::string>& keys);
-  void unlink_together(Lane& lane, const std::vector<std::string>& keys,
-                       std::function<void(Bytes reply, Bytes failure)> done);
+  void begin_round(PatternJob& job);
+  void leave_node(PatternJob& job);
   void unlink_keys(Lane& lane, const std::vector<std::string>& keys,
-                   std::function<void(Bytes reply, Bytes failure)> done);
+                   std::function<void(Bytes reply)> done);
   void retry_job(PatternJob& job, Bytes why);
   void end_job(PatternJob& job, Bytes error);
   void tick_jobs();

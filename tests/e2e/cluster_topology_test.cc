@@ -314,6 +314,39 @@ TEST_CASE("a node that leaves the cluster is gone from NEARCACHE TOPOLOGY's owne
 // A proxy that presents itself as a cluster: it owns every slot.
 
 // Fails when the answers of the cluster behind are handed on: a client would go around the proxy.
+// Fails when MOVED ends the walk, or when the nodes that were done by then are not walked again:
+// the slot's keys may have gone to one of them.
+TEST_CASE("a pattern is deleted at whatever node a slot has moved to", "[cluster][topology]") {
+  ClusterStack stack({"--set", "upstream.topology_refresh=1h"});
+  RedisCluster& cluster = stack.cluster;
+  Client client = stack.proxy.client();
+  const RedisCluster::Node from = cluster.primaries().at(0), to = cluster.primaries().at(1);
+  const std::vector<unsigned> slots = cluster.slots_of(from, 3);
+  for (const unsigned slot : slots)
+    for (unsigned n = 0; n < 20; ++n)
+      REQUIRE(client({"SET", cluster.key_in(slot, "gone:", n), "1"}) == "OK");
+  REQUIRE(client({"SET", cluster.key_in(slots[0], "stays"), "1"}) == "OK");
+  cluster.migrate_slots(slots, from, to);
+  REQUIRE(client("NEARCACHE PATTERN gone:* UPSTREAM").find("job") != std::string::npos);
+  std::string jobs;
+  CHECK(wait_until([&] {
+    jobs = client("NEARCACHE JOBS");
+    return jobs.find("state=running") == std::string::npos;
+  }));
+  INFO(jobs);
+  CHECK(jobs.find("state=done") != std::string::npos);
+  CHECK(jobs.find("matched=60 deleted=60") != std::string::npos);
+  CHECK(client("DBSIZE") == "1");
+  for (const RedisCluster::Node node : cluster.primaries()) {
+    const std::string stats = cluster.client(node)("INFO commandstats");
+    INFO(stats);
+    const std::string field = "cmdstat_scan:calls=";
+    const size_t at = stats.find(field);
+    REQUIRE(at != std::string::npos);
+    CHECK(std::stoul(stats.substr(at + field.size())) >= 2);
+  }
+}
+
 TEST_CASE("a proxy presented as a cluster says that it owns every slot", "[cluster][presented]") {
   ClusterStack stack({"--set", "server.present_as=cluster"});
   Client client = stack.proxy.client();
