@@ -1,8 +1,8 @@
 // Firing is the transaction: WATCH, read the record again, and if it still is what we know, MULTI,
 // move it on (or delete it), PUBLISH what is to be dropped, EXEC. Whoever comes second finds the
-// record changed or its EXEC refused. A pattern that walks the upstream takes time: its record is
-// moved on by a lease first, and by its real interval when the walk is done, so that a proxy that
-// dies on the way is followed by another.
+// record changed or its EXEC refused. A pattern that walks the upstream takes time, and a key of a
+// cluster may be at another node: the record is moved on by a lease first, and by its real interval
+// when the deletion is done, so that a proxy that dies on the way is followed by another.
 //
 // Rejected: a lock with a time-out (SET NX PX): either it expires under a slow proxy, which fires
 // twice, or its holder dies after taking it, which fires never.
@@ -123,6 +123,12 @@ void Schedules::learn(const std::string& id, const std::string& text) {
   count_.store(texts_.size());
 }
 
+/// Deleted by a worker, for it takes time or, in a cluster, is perhaps not at the bus's node.
+bool Schedules::walked_through(const Schedule& schedule) const {
+  return schedule.upstream && (schedule.kind == Schedule::Kind::pattern ||
+                               config_.upstream.parsed.kind == UpstreamKind::cluster);
+}
+
 void Schedules::fire(const std::string& id, const std::string& text) {
   Schedule schedule;
   if (!schedule.parse(text)) return end_fire();
@@ -132,7 +138,7 @@ void Schedules::fire(const std::string& id, const std::string& text) {
       bus_.unacknowledged(pattern ? BusMessage::Kind::pattern : BusMessage::Kind::invalidate,
                           Cause::scheduled, schedule.what);
   Schedule next = schedule;
-  const bool walks = pattern && schedule.upstream;
+  const bool walks = walked_through(schedule);
   if (walks) {
     next.base_ms = schedule.base_ms != 0 ? schedule.base_ms : schedule.due_ms;
     next.due_ms = now + kLeaseMs;
@@ -140,7 +146,7 @@ void Schedules::fire(const std::string& id, const std::string& text) {
     next.due_ms = schedule.next_ms(now);
   }
   const std::string next_text = next.due_ms == 0 ? std::string() : next.to_text();
-  const Schedule* unlink = schedule.upstream && !pattern ? &schedule : nullptr;
+  const Schedule* unlink = schedule.upstream && !walks ? &schedule : nullptr;
   replace(id, next_text, message, unlink, [this, id, next, next_text, walks](bool done) {
     if (!done) {
       firing_ = false;

@@ -50,6 +50,7 @@ class Schedules {
   void try_fire(const std::string& id);
   void fire(const std::string& id, const std::string& text);
   void end_fire();
+  bool walked_through(const coherence::Schedule& schedule) const;
   void start_walk(const std::string& id, const coherence::Schedule& claimed);
   void walked(const std::string& id, const std::string& claimed_text, bool ok);
   void end_walk();

@@ -148,11 +148,14 @@ void Server::watch_replicas(const Topology& topology) {
   else log::info("topology: every shard has its {} replicas again", factor);
 }
 
-// A scheduled pattern is walked by the first worker, with the proxy's own rights.
+// What is scheduled to be deleted all over the upstream is the first worker's, with the proxy's own
+// rights.
 void Server::walk_upstream(const coherence::Schedule& schedule, std::function<void(bool)> done) {
   Router* const router = &workers_[0]->router();
   process_.post(0, [this, router, schedule, done = std::move(done)] {
     const auto finished = [this, done](bool ok) { mailbox_.post([done, ok] { done(ok); }); };
+    if (schedule.kind == coherence::Schedule::Kind::invalidate)
+      return router->delete_key(schedule.what, schedule.database, finished);
     if (router->start_job(router->default_identity(), schedule.database, schedule.what, finished) ==
         nullptr)
       finished(false);

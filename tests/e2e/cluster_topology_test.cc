@@ -347,6 +347,34 @@ TEST_CASE("a pattern is deleted at whatever node a slot has moved to", "[cluster
   }
 }
 
+// Fails when the key is deleted over the bus, which is at one node.
+TEST_CASE("a key of any shard is deleted when its schedule says so", "[cluster][topology]") {
+  ClusterStack stack;
+  RedisCluster& cluster = stack.cluster;
+  Client client = stack.proxy.client();
+  for (const RedisCluster::Node node : cluster.primaries()) {
+    const std::string key = cluster.key_at(node, "due");
+    REQUIRE(client({"SET", key, "1"}) == "OK");
+    std::string id;
+    REQUIRE(wait_until([&] {
+      id = client({"NEARCACHE", "SCHEDULE", "INVALIDATE", key, "AFTER", "20", "UPSTREAM"});
+      return id.rfind("(error)", 0) == std::string::npos;  // else the bus is not up yet
+    }));
+    CHECK(wait_until([&] { return cluster.client(node)({"EXISTS", key}) == "0"; }));
+    // Once, and then it is over.
+    CHECK(wait_until([&] { return client("NEARCACHE SCHEDULES").empty(); }));
+    CHECK(client({"EXISTS", key}) == "0");
+  }
+  const std::string often = cluster.key_at(cluster.primaries().at(2), "often");
+  REQUIRE(client({"NEARCACHE", "SCHEDULE", "INVALIDATE", often, "AFTER", "1", "EVERY", "20",
+                  "UPSTREAM"})
+              .rfind("(error)", 0) == std::string::npos);
+  for (int i = 0; i < 3; ++i) {
+    REQUIRE(client({"SET", often, "1"}) == "OK");
+    CHECK(wait_until([&] { return client({"EXISTS", often}) == "0"; }));
+  }
+}
+
 TEST_CASE("a proxy presented as a cluster says that it owns every slot", "[cluster][presented]") {
   ClusterStack stack({"--set", "server.present_as=cluster"});
   Client client = stack.proxy.client();
