@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -50,11 +51,12 @@ class Ordeal {
     std::this_thread::sleep_for(kWork);
   }
 
-  /// Waits until every shard takes writes through the proxy, and prints how long that took.
-  void await_recovery(const std::string& fault) {
+  /// Waits until every shard takes writes through the proxy, and `also`; prints how long that took.
+  void await_recovery(const std::string& fault, const std::function<bool()>& also = {}) {
     const auto began = std::chrono::steady_clock::now();
     const auto all_served = [&] {
       try {
+        if (also && !also()) return false;
         Client client = first.client();
         for (unsigned slot = 0; slot < kSlots; slot += 512)
           if (client({"SET", cluster.key_in(slot, "recovered"), "1"}) != "OK") return false;
@@ -156,6 +158,28 @@ TEST_CASE("a primary is stopped under load and comes back, and the promise holds
   ordeal.cluster.freeze(primary);
   ordeal.await_recovery("a primary stopped");
   ordeal.cluster.thaw(primary);
+  ordeal.settle();
+  ordeal.finish();
+}
+
+// Fails when a primary that the others have given up on, and that still answers, is believed for
+// longer than it believes in itself.
+TEST_CASE("a primary is parted from the other nodes under load, and the promise holds",
+          "[cluster][faults][checker][slow]") {
+  RedisCluster::Options options;
+  options.may_part = true;
+  RedisCluster cluster(options);
+  Ordeal ordeal(cluster);
+  const Node primary = some_primary(cluster);
+  const unsigned slot = cluster.slots_of(primary, 1).at(0);
+  cluster.partition(primary);
+  // Until its replica has taken over, by the word of the others.
+  ordeal.await_recovery("a primary parted", [&] { return cluster.owner_of(slot) != primary; });
+  // It knows nothing of that: it has stopped by itself.
+  Client parted = cluster.client(primary);
+  CHECK(parted("ROLE").find("master") != std::string::npos);
+  CHECK(parted({"SET", cluster.key_in(slot), "1"}).rfind("(error) CLUSTERDOWN", 0) == 0);
+  cluster.rejoin(primary);
   ordeal.settle();
   ordeal.finish();
 }

@@ -6,6 +6,9 @@
 // which needs no gossip, and each primary is given its config epoch: nodes that all begin with
 // epoch 0 would first have to sort that out among themselves.
 //
+// For a partition each node's bus is behind a forwarder, which tells the others apart by the
+// loopback address that each of them connects from; its replicas are kept off by its ACL.
+//
 // Each node has a bus port of its own (--cluster-port) instead of port + 10000, which may be taken,
 // or in the range that outgoing connections get.
 #include "harness/cluster.h"
@@ -77,6 +80,7 @@ unsigned ClusterNodeView::slots() const {
 RedisCluster::RedisCluster(Options options) : options_(std::move(options)) {
   for (unsigned i = 0; i < options_.primaries + options_.replicas; ++i) {
     nodes_.push_back(std::make_unique<Server>());
+    nodes_.back()->source = "127.0.0." + std::to_string(i + 10);
     launch(*nodes_.back());
   }
   for (const auto& node : nodes_) wait_launched(*node);
@@ -88,6 +92,7 @@ void RedisCluster::launch(Server& server) {
   if (server.port == 0) {
     server.port = free_port();
     server.bus_port = free_port();
+    if (options_.may_part) server.bus = std::make_unique<Forwarder>(server.bus_port, 0);
   }
   std::vector<std::string> argv{"redis-server",
                                 "--port",
@@ -120,6 +125,11 @@ void RedisCluster::launch(Server& server) {
                                 "0",
                                 "--repl-ping-replica-period",
                                 "1"};
+  if (server.bus)
+    argv.insert(argv.end(), {"--cluster-announce-bus-port", std::to_string(server.bus->port()),
+                             "--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port",
+                             std::to_string(server.port), "--bind-source-addr", server.source,
+                             "--protected-mode", "no"});  // which knows only 127.0.0.1
   argv.insert(argv.end(), options_.redis.begin(), options_.redis.end());
   server.process.start(argv, server.dir.path() + "/log");
 }
@@ -164,7 +174,7 @@ void RedisCluster::wire() {
 void RedisCluster::meet(Node a, Node b) {
   const Server& other = *nodes_[b];
   must(link(a)({"CLUSTER", "MEET", "127.0.0.1", std::to_string(other.port),
-                std::to_string(other.bus_port)}),
+                std::to_string(other.bus ? other.bus->port() : other.bus_port)}),
        "CLUSTER MEET");
 }
 
@@ -394,6 +404,27 @@ void RedisCluster::thaw(Node node) {
 void RedisCluster::cut_off(Node replica, Node primary) {
   freeze(replica);
   must(link(primary)("CLIENT KILL TYPE replica"), "CLIENT KILL");
+}
+
+void RedisCluster::partition(Node node) {
+  Forwarder::Weather cut;
+  cut.hold = {true, true};
+  nodes_.at(node)->bus->set_weather(cut);
+  cut.from = nodes_[node]->source;
+  for (const auto& other : nodes_)
+    if (other != nodes_[node]) other->bus->set_weather(cut);
+  must(link(node)("ACL SETUSER default -psync -sync"), "ACL SETUSER");
+  must(link(node)("CLIENT KILL TYPE replica"), "CLIENT KILL");
+}
+
+void RedisCluster::rejoin(Node node) {
+  for (const auto& server : nodes_) {
+    Forwarder::Weather cut;
+    if (server != nodes_.at(node)) cut.from = nodes_[node]->source;
+    server->bus->reset_all(cut);  // what was said meanwhile is not heard later
+    server->bus->set_weather({});
+  }
+  must(link(node)("ACL SETUSER default +psync +sync"), "ACL SETUSER");
 }
 
 std::string RedisCluster::ownership(Node node) const {

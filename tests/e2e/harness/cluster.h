@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "harness/client.h"
+#include "harness/forwarder.h"
 #include "harness/process.h"
 #include "harness/servers.h"
 
@@ -40,6 +41,7 @@ class RedisCluster {
     unsigned primaries = 3;
     unsigned replicas = 3;  ///< in all
     unsigned node_timeout_ms = 1000;
+    bool may_part = false;           ///< partition() may be called
     bool append_only = false;        ///< what was acknowledged survives that all nodes are killed
     std::vector<std::string> redis;  ///< more options of each redis-server
   };
@@ -97,6 +99,11 @@ class RedisCluster {
   /// in a socket's buffer.
   void cut_off(Node replica, Node primary);
   bool alive(Node node) const;
+  /// Nothing passes between the node and the others any more, neither on the cluster's bus nor to
+  /// its replicas; clients still reach all of them …
+  void partition(Node node);
+  /// … until here.
+  void rejoin(Node node);
   /// A primary without slots, known to all.
   Node add_node();
 
@@ -115,6 +122,8 @@ class RedisCluster {
   struct Server {
     TempDir dir;
     uint16_t port = 0, bus_port = 0;
+    std::string source;              ///< may_part: the address of its own connections
+    std::unique_ptr<Forwarder> bus;  ///< … and its bus port, as the others know it
     std::string id;
     Process process;
     bool frozen = false;

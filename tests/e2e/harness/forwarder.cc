@@ -121,6 +121,7 @@ bool Forwarder::in_weather(const Pair& pair, const Weather& weather) {
   const auto has_sent = [&](const std::string& text) {
     return pair.pipe[0].seen.find(text) != std::string::npos;
   };
+  if (!weather.from.empty() && weather.from != pair.from) return false;
   return has_sent(weather.only) && (weather.except.empty() || !has_sent(weather.except));
 }
 
@@ -187,7 +188,9 @@ void Forwarder::run() {
 }
 
 void Forwarder::accept_one() {
-  const int client = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+  sockaddr_in peer{};
+  socklen_t size = sizeof peer;
+  const int client = accept4(listener_, reinterpret_cast<sockaddr*>(&peer), &size, SOCK_CLOEXEC);
   if (client < 0) return;
   const int server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const sockaddr_in address = loopback(server_port_);
@@ -199,6 +202,9 @@ void Forwarder::accept_one() {
   prepare(client);
   prepare(server);
   pairs_.push_back(std::make_unique<Pair>());
+  char text[INET_ADDRSTRLEN] = "";
+  inet_ntop(AF_INET, &peer.sin_addr, text, sizeof text);
+  pairs_.back()->from = text;
   pairs_.back()->fd[0] = client;
   pairs_.back()->fd[1] = server;
 }

@@ -38,6 +38,7 @@ class Forwarder {
     bool bytewise = false;                ///< one byte at a time
     std::string only;                     ///< connections whose client has sent this; "": all …
     std::string except;                   ///< … but those whose client has sent this
+    std::string from;                     ///< connections of this IPv4 address; "": all
   };
 
   /// Listens on a free port of 127.0.0.1. Of each way of a connection the first `remembered_max`
@@ -87,6 +88,7 @@ class Forwarder {
   };
   struct Pair {
     int fd[2] = {-1, -1};  ///< 0: the client's side, 1: the server's; -1: closed
+    std::string from;      ///< the client's address
     Pipe pipe[2];          ///< by Way: pipe w goes from fd[w] to fd[1 - w]
     bool cut = false;
     bool reset = false;
