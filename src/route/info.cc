@@ -38,6 +38,10 @@ std::string with_section(Bytes reply, const std::string& section, int resp, cons
   return std::string(out.readable());
 }
 
+void add_line(std::string& text, Bytes name, const std::string& value) {
+  text.append(name).append(":").append(value).append("\r\n");
+}
+
 }  // namespace
 
 Bytes Router::command_name(uint16_t id) const {
@@ -68,11 +72,48 @@ void Router::refresh_gauges() {
   stats_.oldest_proof_ns.set(tracking > 0 ? oldest : 0);
 }
 
+void Router::add_bus_info(std::string& text, uint64_t now) const {
+  const auto line = [&](Bytes name, const std::string& value) { add_line(text, name, value); };
+  const Bus& bus = *process_.bus;
+  line("bus", bus.state() == Bus::State::up        ? "up"
+              : bus.state() == Bus::State::refused ? "refused"
+                                                   : "down");
+  const uint64_t bus_proof = bus.proof_ns();
+  line("bus_link_ms",
+       bus_proof == 0 ? "-1" : std::to_string((now - std::min(now, bus_proof)) / kNsPerMs));
+  line("bus_peers", std::to_string(bus.peers()));
+  line("bus_gaps", std::to_string(bus.gaps()));
+  line("bus_bad_messages", std::to_string(bus.bad_messages()));
+  line("limit_bus_peers_hit", std::to_string(bus.peers_refused()));
+  line("limit_bus_requests_hit", std::to_string(bus.requests_refused()));
+  line("limit_bus_queue_hit", std::to_string(bus.queue_full()));
+  line("limit_schedules_hit", std::to_string(process_.schedules->refused()));
+  line("schedules", std::to_string(process_.schedules->count()));
+  line("schedules_fired", std::to_string(process_.schedules->fired()));
+}
+
+void Router::add_topology_info(std::string& text, uint64_t now) const {
+  const auto line = [&](Bytes name, const std::string& value) { add_line(text, name, value); };
+  const auto topology = process_.topology.get();
+  const auto& nodes = topology->nodes();
+  line("upstream_kind", std::string(kind_name(process_.config.upstream.parsed.kind)));
+  line("topology_version", std::to_string(topology->version()));
+  line("topology_slots_covered", std::to_string(topology->slots_covered()));
+  line("topology_nodes",
+       std::to_string(
+           std::count_if(nodes.begin(), nodes.end(), [](const auto& node) { return !node.gone; })));
+  line("topology_refreshes", std::to_string(process_.discovery->refreshes()));
+  line("topology_failures", std::to_string(process_.discovery->failures()));
+  line("shards_short_of_replicas", std::to_string(process_.shards_short.load()));
+  uint64_t open = 0;
+  for (NodeIndex node = 0; node < nodes.size(); ++node)
+    if (process_.is_broken(node, now)) ++open;
+  line("breakers_open", std::to_string(open));
+}
+
 std::string Router::info_section() const {
   std::string text = "# Nearcached\r\n";
-  const auto line = [&](Bytes name, const std::string& value) {
-    text.append(name).append(":").append(value).append("\r\n");
-  };
+  const auto line = [&](Bytes name, const std::string& value) { add_line(text, name, value); };
   const auto sum = [&](Counter Stats::*counter) {
     uint64_t total = 0;
     for (const Stats* stats : process_.stats) total += (stats->*counter).get();
@@ -105,22 +146,7 @@ std::string Router::info_section() const {
   for (const Stats* stats : process_.stats)
     stale_ms = std::max(stale_ms, stats->audit_stale_ms_max.get());
   line("audit_stale_ms_max", std::to_string(stale_ms));
-  const Bus& bus = *process_.bus;
-  line("bus", bus.state() == Bus::State::up        ? "up"
-              : bus.state() == Bus::State::refused ? "refused"
-                                                   : "down");
-  const uint64_t bus_proof = bus.proof_ns();
-  line("bus_link_ms",
-       bus_proof == 0 ? "-1" : std::to_string((now - std::min(now, bus_proof)) / kNsPerMs));
-  line("bus_peers", std::to_string(bus.peers()));
-  line("bus_gaps", std::to_string(bus.gaps()));
-  line("bus_bad_messages", std::to_string(bus.bad_messages()));
-  line("limit_bus_peers_hit", std::to_string(bus.peers_refused()));
-  line("limit_bus_requests_hit", std::to_string(bus.requests_refused()));
-  line("limit_bus_queue_hit", std::to_string(bus.queue_full()));
-  line("limit_schedules_hit", std::to_string(process_.schedules->refused()));
-  line("schedules", std::to_string(process_.schedules->count()));
-  line("schedules_fired", std::to_string(process_.schedules->fired()));
+  add_bus_info(text, now);
   line("limit_clients_hit", std::to_string(process_.clients_refused.load()));
   // The age of the oldest proof: what a hit can be older than now, at most, on any lane.
   uint64_t oldest = UINT64_MAX;
@@ -131,21 +157,7 @@ std::string Router::info_section() const {
   line("coherence_link_ms",
        !tracking || oldest == 0 ? "-1" : std::to_string((now - std::min(now, oldest)) / kNsPerMs));
   line("coherence_max_staleness_ms", std::to_string(process_.config.coherence.max_staleness_ms));
-  const auto topology = process_.topology.get();
-  const auto& nodes = topology->nodes();
-  line("upstream_kind", std::string(kind_name(process_.config.upstream.parsed.kind)));
-  line("topology_version", std::to_string(topology->version()));
-  line("topology_slots_covered", std::to_string(topology->slots_covered()));
-  line("topology_nodes",
-       std::to_string(
-           std::count_if(nodes.begin(), nodes.end(), [](const auto& node) { return !node.gone; })));
-  line("topology_refreshes", std::to_string(process_.discovery->refreshes()));
-  line("topology_failures", std::to_string(process_.discovery->failures()));
-  line("shards_short_of_replicas", std::to_string(process_.shards_short.load()));
-  uint64_t open = 0;
-  for (NodeIndex node = 0; node < nodes.size(); ++node)
-    if (process_.is_broken(node, now)) ++open;
-  line("breakers_open", std::to_string(open));
+  add_topology_info(text, now);
   line("upstream_link", sum(&Stats::lanes_up) > 0 ? "up" : "down");
   return text;
 }

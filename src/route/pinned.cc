@@ -308,6 +308,69 @@ PinEvent Router::end_transaction(Pin& pin, Pending& pending, bool exec, Bytes& w
   return abort ? PinEvent::exec_aborted : PinEvent::exec;
 }
 
+// What the request does to the connection's state, as far as that is known before its reply.
+PinEvent Router::begin_state(Session& session, Pending& pending, const Command& command,
+                             std::span<const Bytes> args, Bytes& wire) {
+  Pin& pin = *session.pin;
+  const Route kind = command.route;
+  PinEvent event = PinEvent::none;
+  switch (kind) {
+    case Route::multi: pin.multi = true; break;
+    case Route::watch:
+      if (!pin.multi) pin.watch = true;
+      if (!pin.multi) pin.slot = aimed_slot_;
+      break;
+    case Route::unwatch:
+      pin.watch = false;
+      if (!pin.multi) pin.bound = pin.asking = false;
+      break;
+    case Route::discard:
+    case Route::exec:
+      // Without MULTI it is an error that changes nothing: a WATCH stays.
+      if (pin.multi) event = end_transaction(pin, pending, kind == Route::exec, wire);
+      break;
+    case Route::blocking:
+      if (!may_block(command, args)) break;
+      // WAIT counts from its own connection's last command: one PING puts that behind our writes.
+      if (command.name == "wait") {
+        Pending ignored;
+        ignored.sent_ns = now_ns_;
+        pin.connection->send({"PING"}, std::move(ignored));
+      }
+      event = PinEvent::unblock;
+      ++pin.blocking;
+      pending.no_timeout = true;
+      session.gives_up_on_eof = true;
+      break;
+    case Route::monitor: event = PinEvent::monitor; break;
+    case Route::subscribe:
+      event = PinEvent::sentinel;
+      ++pin.sentinels;
+      pin.connection->set_wants_whole(true);
+      break;
+    case Route::select:
+      event = PinEvent::select;
+      pin.new_database = args.size() == 2 ? to_index(args[1]) : -1;
+      break;
+    case Route::auth:
+    case Route::hello:
+      event = kind == Route::auth ? PinEvent::auth : PinEvent::hello;
+      note_credentials(pin, session, args);
+      break;
+    case Route::client:
+      if (args.size() < 3) break;
+      [[fallthrough]];
+    case Route::pinned_state:
+      event =
+          args.size() > 2 && equals_upper(args[2], "OFF") ? PinEvent::sticky_off : PinEvent::sticky;
+      if (event == PinEvent::sticky) ++pin.sticky_pending;
+      pin.reusable = false;
+      break;
+    default: break;
+  }
+  return event;
+}
+
 void Router::forward_pinned(Session& session, const Request& request, const Command* command) {
   Pin& pin = *session.pin;
   Connection& connection = *pin.connection;
@@ -333,60 +396,7 @@ void Router::forward_pinned(Session& session, const Request& request, const Comm
   if (!queued && valid) note_waits(pending, args);
   // Queued or refused, nothing runs now: EXEC's own fence is the one that counts.
   if (queued || (session.resp == 2 && pin.subscribed())) pending.fence = false;
-  switch (queued ? Route::lane : kind) {
-    case Route::multi: pin.multi = true; break;
-    case Route::watch:
-      if (!pin.multi) pin.watch = true;
-      if (!pin.multi) pin.slot = aimed_slot_;
-      break;
-    case Route::unwatch:
-      pin.watch = false;
-      if (!pin.multi) pin.bound = pin.asking = false;
-      break;
-    case Route::discard:
-    case Route::exec:
-      // Without MULTI it is an error that changes nothing: a WATCH stays.
-      if (pin.multi) event = end_transaction(pin, pending, kind == Route::exec, wire);
-      break;
-    case Route::blocking:
-      if (!may_block(*command, args)) break;
-      // WAIT counts from its own connection's last command: one PING puts that behind our writes.
-      if (command->name == "wait") {
-        Pending ignored;
-        ignored.sent_ns = now_ns_;
-        connection.send({"PING"}, std::move(ignored));
-      }
-      event = PinEvent::unblock;
-      ++pin.blocking;
-      pending.no_timeout = true;
-      session.gives_up_on_eof = true;
-      break;
-    case Route::monitor: event = PinEvent::monitor; break;
-    case Route::subscribe:
-      event = PinEvent::sentinel;
-      ++pin.sentinels;
-      connection.set_wants_whole(true);
-      break;
-    case Route::select:
-      event = PinEvent::select;
-      pin.new_database = args.size() == 2 ? to_index(args[1]) : -1;
-      break;
-    case Route::auth:
-    case Route::hello:
-      event = kind == Route::auth ? PinEvent::auth : PinEvent::hello;
-      note_credentials(pin, session, args);
-      break;
-    case Route::client:
-      if (args.size() < 3) break;
-      [[fallthrough]];
-    case Route::pinned_state:
-      event =
-          args.size() > 2 && equals_upper(args[2], "OFF") ? PinEvent::sticky_off : PinEvent::sticky;
-      if (event == PinEvent::sticky) ++pin.sticky_pending;
-      pin.reusable = false;
-      break;
-    default: break;
-  }
+  if (valid && !queued) event = begin_state(session, pending, *command, args, wire);
   if (cluster_ && event == PinEvent::none && (queued || kind == Route::watch))
     event = bind(pin, wire, aimed_slot_ >= 0);
   if (cluster_ && queued && command == nullptr) (void)bind(pin, wire, false);

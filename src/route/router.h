@@ -318,6 +318,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool acquire_pin(Session& session);
   bool has_room_for_pin(NodeIndex node);
   void forward_pinned(Session& session, const Request& request, const Command* command);
+  PinEvent begin_state(Session& session, Pending& pending, const Command& command,
+                       std::span<const Bytes> args, Bytes& wire);
   void on_pin_reply(Pin& pin, Session* session, Pending& pending, Bytes bytes, bool last,
                     ReplicaWait wait);
   static int64_t selected_by(const Pin& pin, Bytes reply);
@@ -361,6 +363,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   // info.cc
   Outcome info(Session& session, const Request& request, const Command& command);
   std::string info_section() const;
+  void add_bus_info(std::string& text, uint64_t now) const;
+  void add_topology_info(std::string& text, uint64_t now) const;
   std::string verdict_on(Bytes key) const;
   void refresh_gauges();
 
