@@ -149,10 +149,14 @@ bool SentinelGroup::wait_replicas() {
     if (now == servers()) return false;
     for (size_t n = 0; n < servers(); ++n) {
       if (n == now) continue;
-      const std::string info = servers_[n]->client()("INFO replication");
-      if (info_field(info, "role") != "slave" || info_field(info, "master_link_status") != "up" ||
-          info_field(info, "master_port") != std::to_string(servers_[now]->port()))
-        return false;
+      try {
+        const std::string info = servers_[n]->client()("INFO replication");
+        if (info_field(info, "role") != "slave" || info_field(info, "master_link_status") != "up" ||
+            info_field(info, "master_port") != std::to_string(servers_[now]->port()))
+          return false;
+      } catch (const std::runtime_error&) {
+        return false;  // a server that changes its role closes its connections
+      }
     }
     return true;
   });
