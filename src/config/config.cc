@@ -102,6 +102,17 @@ Result<void> Loader::check_subscriptions() {
   return {};
 }
 
+// Nobody tells when such an entry becomes stale: only its own time ends it, so that has to be said.
+Result<void> Loader::check_rules() {
+  for (const Rule& rule : config_.rules)
+    if (rule.replica_fill && (!rule.replica_reads || !rule.cache || !rule.ttl_ms))
+      return Error{
+          "[[rule]] of \"" + rule.keys +
+          "\": rule.replica_fill = true: needs rule.replica_reads = true, rule.ttl, and no "
+          "rule.cache = false"};
+  return {};
+}
+
 Result<void> Loader::check_upstream() {
   const auto& upstream = config_.upstream;
   const auto blame = [&](std::string_view section, std::string_view name) {
@@ -129,6 +140,7 @@ Result<Config> Loader::finish() {
     coherence.heartbeat_ms = std::clamp<uint64_t>(coherence.max_staleness_ms / 5, 1, 100);
   if (const Result<void> ordered = check_orderings(); !ordered) return ordered.error();
   if (const Result<void> checked = check_subscriptions(); !checked) return checked.error();
+  if (const Result<void> checked = check_rules(); !checked) return checked.error();
   if (const Result<void> checked = check_upstream(); !checked) return checked.error();
   return std::move(config_);
 }

@@ -26,6 +26,7 @@ class Loader {
   friend class TomlReader;
   Result<void> check_orderings();
   Result<void> check_subscriptions();
+  Result<void> check_rules();
   Result<void> check_upstream();
 
   Config config_;

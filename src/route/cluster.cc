@@ -285,7 +285,7 @@ Session::Outcome Router::route_by_slot(Session& session, const Request& request,
     const auto slot = static_cast<uint16_t>(aimed_slot_);
     if (Lane* lane = replica_for(session, slot, request.args, command)) {
       attach(session, *lane);
-      return relay(session, request, &command);
+      return read_at_replica(session, request, command);
     }
   }
   return route(session, request, command);

@@ -218,8 +218,8 @@ bool Router::keep(const L1Key& key, const coherence::FillStart& start, Lane& lan
   if (!catch_up() || start.sent_ns <= fills_void_ns_) return false;
   if (cluster_) {
     const uint16_t slot = slot_of(key.key);
-    if (topology_->owner(slot) != lane.node ||
-        start.sent_ns / kNsPerMs <= topology_->moved_ms(slot))
+    const NodeIndex primary = lane.replica ? topology_->nodes()[lane.node].primary : lane.node;
+    if (topology_->owner(slot) != primary || start.sent_ns / kNsPerMs <= topology_->moved_ms(slot))
       return false;
     // While its slot is on its way to another node, a key that comes to be there is told of by
     // nobody (README).

@@ -223,6 +223,7 @@ void Router::inspect(Bytes key, std::string& text) {
                         : !coherence::stamp_holds(entry.stamp, stamp) ? "dead (invalidated)"
                         : entry.expires_ms <= now_ms                  ? "expired"
                         : patterns_.kills(entry.key, entry.filled_ms) ? "dead (a pattern)"
+                        : lane->replica                               ? "cached (from a replica)"
                         : proof_of(*lane).master_ns + max_staleness_ns_ <= now_ns_
                             ? "held back (link not proven)"
                             : "cached";

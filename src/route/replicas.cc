@@ -1,7 +1,10 @@
 // Replicas: reads that may be stale, and writes that must not be on one node alone.
 //
-// Reads: only of keys whose rule says replica_reads, and never kept: what a replica answers may be
-// older than what its primary has already told us of, so nothing would ever end it in L1.
+// Reads: only of keys whose rule says replica_reads. What a replica answers may be older than what
+// its primary has already told us of, so nothing but its own time ends it in L1: it is kept only if
+// the rule says replica_fill, for the rule's ttl, in the space of the replica's lane, where only
+// reads that go there find it. (Tracking at the replica would tell of what it executes; how far
+// that is behind nobody knows, so there would be no bound either.)
 //
 // Writes: the reply of a key whose rule says wait_replicas is held until WAIT has counted them.
 // WAIT speaks of the last command of its own connection, whatever that was, and blocks it; so it
@@ -11,6 +14,7 @@
 #include <charconv>
 
 #include "nearcached/base/clock.h"
+#include "nearcached/base/hash.h"
 #include "route/gather.h"
 #include "route/router.h"
 
@@ -40,6 +44,30 @@ Lane* Router::replica_for(const Session& session, uint16_t slot, std::span<const
     best = lane;
   }
   return best;
+}
+
+// On the replica's lane. A hit needs no proof: it is as old as the rule allows. What is declared
+// stale here (writes through this process, NEARCACHE) ends it all the same.
+Session::Outcome Router::read_at_replica(Session& session, const Request& request,
+                                         const Command& command) {
+  const auto args = request.args;
+  const Lane& lane = *session.lane;
+  const Cache cache = cache_of(command, args);
+  const Resp2Rule shape = session.resp == 2 ? resp2_rule_of(command, args) : Resp2Rule::null_bulk;
+  if (cache == Cache::never || cache == Cache::mget || shape == Resp2Rule::unknown ||
+      !rule_for(args[1])->replica_fill || !process_.config.l1.enabled || !lane.connection->up() ||
+      request.wire.size() > process_.config.l1.value_bytes_max || !catch_up())
+    return relay(session, request, &command);
+  variant_.clear();
+  for (const Bytes arg : args.subspan(2)) append_argument(variant_, arg);
+  const L1Key key{hash_key(args[1], process_.hash_seed), lane.proof.space, command.id, args[1],
+                  variant_};
+  L1Hit hit;
+  if (session.outstanding() || !find_valid(key, hit))
+    return start_read(session, request, command, key, shape);
+  stats_.l1_hits.add();
+  if (!session.muted()) write_hit(session, hit, shape);
+  return Outcome::done;
 }
 
 // The keys in keys_ are those of `args`. The strictest of the written ones' rules counts.

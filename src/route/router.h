@@ -145,6 +145,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   // replicas.cc
   Lane* replica_for(const Session& session, uint16_t slot, std::span<const Bytes> args,
                     const Command& command);
+  Outcome read_at_replica(Session& session, const Request& request, const Command& command);
   ReplicaWait wait_for(std::span<const Bytes> args) const;
   void note_waits(Pending& pending, std::span<const Bytes> args);
   void await_replicas(NodeIndex node, const Pending& pending, Bytes reply, ReplicaWait wait);

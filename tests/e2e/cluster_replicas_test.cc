@@ -51,6 +51,40 @@ TEST_CASE("keys whose rule allows it are read from a replica, and never cached",
   CHECK(becomes_hit(proxy, client, "GET " + other));
 }
 
+// Fails when the rule is not looked at, when what a replica answered outlives its time or a write
+// through the same process, or when it is served where the primary is asked.
+TEST_CASE("what a replica answers is kept for the rule's ttl if the rule says so",
+          "[cluster][replicas]") {
+  RedisCluster& cluster = shared_cluster();
+  const RuleFile file(
+      "[upstream]\nread_from = \"replica\"\n[[rule]]\nkeys = \"old:*\"\nreplica_reads = true\n"
+      "replica_fill = true\nttl = \"2s\"\n");
+  Proxy proxy(cluster.port(0), cluster.upstream({"-c", file.path(), "--threads", "1"}));
+  Client client = proxy.client();
+  const RedisCluster::Node primary = cluster.primaries().at(0);
+  const RedisCluster::Node replica = cluster.replicas_of(primary).at(0);
+  Client at_primary = cluster.client(primary), at_replica = cluster.client(replica);
+  REQUIRE(at_replica("READONLY") == "OK");
+  const std::string key = cluster.key_at(primary, "old:");
+  const auto write = [&](Client& by, const std::string& value) {
+    REQUIRE(by({"SET", key, value}) == "OK");
+    REQUIRE(wait_until([&] { return at_replica({"GET", key}) == value; }));
+  };
+  write(at_primary, "1");
+  REQUIRE(becomes_hit(proxy, client, "GET " + key));
+  const uint64_t asked = gets(cluster, replica);
+  CHECK(client({"GET", key}) == "1");
+  CHECK(gets(cluster, replica) == asked);
+  CHECK(client({"STRLEN", key}) == "1");  // another shape of the same key
+  // By somebody else: seen when the time is over.
+  REQUIRE(at_primary({"SET", key, "two"}) == "OK");
+  CHECK(wait_until([&] { return client({"GET", key}) == "two"; }));
+  // Through the proxy: at once, as soon as the replica has it.
+  write(client, "3");
+  CHECK(wait_until([&] { return client({"GET", key}) == "3"; }));
+  CHECK(becomes_hit(proxy, client, "GET " + key));
+}
+
 // Fails when the reply is not held for WAIT, or WAIT's count is not looked at.
 TEST_CASE("a write whose rule waits for replicas is acknowledged when they have it",
           "[cluster][replicas]") {

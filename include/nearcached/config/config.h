@@ -59,8 +59,9 @@ struct Rule {
   /// While the upstream is unreachable, what is held is served for so long after it was last
   /// proven.
   std::optional<uint64_t> serve_stale_ms;
-  bool replica_reads = false;  ///< may be read where upstream.read_from says, and never cached
-  uint32_t wait_replicas = 0;  ///< a write is acknowledged when so many replicas have it
+  bool replica_reads = false;        ///< may be read where upstream.read_from says
+  bool replica_fill = false;         ///< … and what a replica answers is kept, for ttl_ms
+  uint32_t wait_replicas = 0;        ///< a write is acknowledged when so many replicas have it
   uint64_t wait_timeout_ms = 1'000;  ///< or answers an error after this
   bool operator==(const Rule&) const = default;
 };

@@ -52,8 +52,8 @@ Config everything_changed() {
   c.l1 = {false, (5ull << 40) / 8, 1ull << 32, 1, 0, 1, false};
   c.coherence = {CoherenceMode::off, 1'001, 500, 1ull << 30, true, "other.1", 2, 3};
   c.subscriptions = {{"changed:a", EventPayload::pattern}, {"b", EventPayload::key}};
-  c.rules = {{"a\tb\"\\:*", false, 1, 0, 12'345, 7, true, 2, 1},
-             {"*", true, {}, {}, {}, {}, false, 0, 1'000}};
+  c.rules = {{"a\tb\"\\:*", false, 1, 0, 12'345, 7, true, false, 2, 1},
+             {"*", true, 5, {}, {}, {}, true, true, 0, 1'000}};
   c.limits = {1, 17, 65'537, 1'025, 2,  16'385, 65'538, 3'601, 65'539, 65'540, 5, 66,
               6, 7,  8,      9,     10, 11,     12,     65,    13,     14,     15};
   c.security = {true, {"config|set"}, {"json.set", "debug"}};
@@ -287,6 +287,19 @@ TEST_CASE("rules keep their order and leave open what they do not set", "[config
         "n.toml:1: [[rule]]: rule.keys is missing: a Redis glob such as \"user:*\"");
   CHECK(error_of("[[rule]]\nkeys = \"\"") ==
         "n.toml:2: rule.keys = \"\": a Redis glob such as \"user:*\"");
+}
+
+TEST_CASE("what replicas answer is kept only for a time that the rule says", "[config]") {
+  const std::string rule = "[[rule]]\nkeys = \"r:*\"\nreplica_fill = true\n";
+  const std::string refused =
+      "[[rule]] of \"r:*\": rule.replica_fill = true: needs rule.replica_reads = true, rule.ttl, "
+      "and "
+      "no rule.cache = false";
+  CHECK(error_of(rule) == refused);
+  CHECK(error_of(rule + "replica_reads = true\n") == refused);
+  CHECK(error_of(rule + "ttl = \"5s\"\n") == refused);
+  CHECK(error_of(rule + "replica_reads = true\nttl = \"5s\"\ncache = false\n") == refused);
+  CHECK(parsed(rule + "replica_reads = true\nttl = \"5s\"\n").rules[0].replica_fill);
 }
 
 TEST_CASE("there are at most 256 rules", "[config]") {

@@ -64,7 +64,10 @@ TEST_CASE("the shipped file has every key once, with its default, and no other",
     REQUIRE(!settings[key.full_name()].empty());
     for (const std::string& line : settings[key.full_name()]) {
       const bool is_keys = key.name == "keys";
-      CHECK(parse_config("[[rule]]\n" + line + (is_keys ? "" : "\nkeys = \"*\""), "rule").ok());
+      const std::string needs =
+          key.name == "replica_fill" ? "\nreplica_reads = true\nttl = \"1s\"" : "";
+      CHECK(parse_config("[[rule]]\n" + line + (is_keys ? "" : "\nkeys = \"*\"") + needs, "rule")
+                .ok());
     }
     settings.erase(key.full_name());
   }
