@@ -7,67 +7,68 @@
 #include <utility>
 
 namespace nearcached {
-namespace {
 
-struct BlockPool {
+struct Buffer::Pool {
   static constexpr size_t kBlocksMax = 64;  // 1 MiB a thread
-  char* blocks[kBlocksMax];
+  Block* blocks[kBlocksMax];
   size_t count = 0;
-  ~BlockPool() {
+  ~Pool() {
     while (count > 0) std::free(blocks[--count]);
     count = kBlocksMax;  // late releases at thread exit go straight to the allocator
   }
 };
-thread_local BlockPool pool;
 
-char* allocate(size_t bytes) {
-  if (bytes == Buffer::kPooledBytes && pool.count > 0 && pool.count < BlockPool::kBlocksMax)
-    return pool.blocks[--pool.count];
-  void* block = std::malloc(bytes);
-  if (block == nullptr) throw std::bad_alloc();
-  return static_cast<char*>(block);
+Buffer::Pool& Buffer::pool() {
+  thread_local Pool pool;
+  return pool;
 }
 
-void deallocate(char* block, size_t bytes) {
-  if (bytes == Buffer::kPooledBytes && pool.count + 1 < BlockPool::kBlocksMax)
-    pool.blocks[pool.count++] = block;
+Buffer::Block* Buffer::allocate(size_t bytes) {
+  Pool& kept = pool();
+  if (bytes == kPooledBytes && kept.count > 0 && kept.count < Pool::kBlocksMax)
+    return kept.blocks[--kept.count];
+  void* const memory = std::malloc(bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  auto* const block = static_cast<Block*>(memory);
+  block->capacity = bytes - sizeof(Block);
+  return block;
+}
+
+void Buffer::deallocate(Block* block) {
+  Pool& kept = pool();
+  if (block->capacity + sizeof(Block) == kPooledBytes && kept.count + 1 < Pool::kBlocksMax)
+    kept.blocks[kept.count++] = block;
   else std::free(block);
 }
-
-}  // namespace
 
 Buffer& Buffer::operator=(Buffer&& o) noexcept {
   if (this != &o) {
     release();
     block_ = std::exchange(o.block_, nullptr);
-    capacity_ = std::exchange(o.capacity_, 0);
-    begin_ = std::exchange(o.begin_, 0);
-    end_ = std::exchange(o.end_, 0);
   }
   return *this;
 }
 
 void Buffer::grow(size_t n) {
-  const size_t used = end_ - begin_;
-  if (block_ != nullptr && capacity_ - used >= n && begin_ >= capacity_ / 2) {
-    std::memmove(block_, block_ + begin_, used);  // at least half is drained: amortised O(1)
+  const size_t used = size();
+  if (block_ != nullptr && block_->capacity - used >= n && block_->begin >= block_->capacity / 2) {
+    // At least half is drained: amortised O(1).
+    std::memmove(block_->bytes(), block_->bytes() + block_->begin, used);
   } else {
-    size_t capacity = capacity_ == 0 ? kPooledBytes : capacity_ * 2;
-    while (capacity - used < n) capacity *= 2;
-    char* block = allocate(capacity);
-    if (used > 0) std::memcpy(block, block_ + begin_, used);
-    if (block_ != nullptr) deallocate(block_, capacity_);
+    size_t bytes = block_ == nullptr ? kPooledBytes : (block_->capacity + sizeof(Block)) * 2;
+    while (bytes - sizeof(Block) - used < n) bytes *= 2;
+    Block* const block = allocate(bytes);
+    if (used > 0) std::memcpy(block->bytes(), data(), used);
+    if (block_ != nullptr) deallocate(block_);
     block_ = block;
-    capacity_ = capacity;
   }
-  begin_ = 0;
-  end_ = used;
+  block_->begin = 0;
+  block_->end = used;
 }
 
 void Buffer::release() {
-  if (block_ != nullptr) deallocate(block_, capacity_);
+  if (block_ != nullptr) deallocate(block_);
   block_ = nullptr;
-  capacity_ = begin_ = end_ = 0;
 }
 
 }  // namespace nearcached

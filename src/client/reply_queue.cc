@@ -2,72 +2,98 @@
 // of the 32-bit number is harmless because fewer than 2^31 can be outstanding.
 #include "client/reply_queue.h"
 
+#include <vector>
+
 #include "nearcached/base/check.h"
 
 namespace nearcached {
 
+// As many clients as are served in one turn come and go with each: they need no allocator for it.
+struct ReplyQueue::Pool {
+  static constexpr size_t kMax = 256;
+  std::vector<std::unique_ptr<Waiting>> free;
+};
+ReplyQueue::Pool& ReplyQueue::pool() {
+  thread_local Pool pool;
+  return pool;
+}
+
+ReplyQueue::~ReplyQueue() = default;
+
 ReplyQueue::Slot ReplyQueue::reserve(bool mute) {
-  slots_.push_back(Entry{}).mute = mute;
-  return first_ + static_cast<Slot>(slots_.size() - 1);
+  if (waiting_ == nullptr) {
+    std::vector<std::unique_ptr<Waiting>>& free = pool().free;
+    if (free.empty()) {
+      waiting_ = std::make_unique<Waiting>();
+    } else {
+      waiting_ = std::move(free.back());
+      free.pop_back();
+    }
+  }
+  waiting_->slots.push_back(Entry{}).mute = mute;
+  return first_ + static_cast<Slot>(waiting_->slots.size() - 1);
 }
 
 bool ReplyQueue::is_open(Slot slot) const {
   const Slot place = slot - first_;
-  return place < slots_.size() && !slots_[place].complete;
+  return place < outstanding() && !waiting_->slots[place].complete;
+}
+
+ReplyQueue::Entry& ReplyQueue::entry(Slot slot) {
+  const Slot place = slot - first_;
+  NC_CHECK(place < outstanding());
+  return waiting_->slots[place];
 }
 
 void ReplyQueue::deliver(Slot slot, Bytes bytes, bool last) {
-  const Slot place = slot - first_;
-  NC_CHECK(place < slots_.size() && !slots_[place].complete);
-  Entry& entry = slots_[place];
-  if (!entry.mute) {
-    if (place == 0 && !entry.held) {
+  Entry& place = entry(slot);
+  NC_CHECK(!place.complete);
+  if (!place.mute) {
+    if (slot == first_ && !place.held) {
       out_.append(bytes);
     } else {
-      entry.bytes.append(bytes);
-      waiting_bytes_ += bytes.size();
+      place.bytes.append(bytes);
+      waiting_->bytes += bytes.size();
     }
   }
   if (last) {
-    entry.complete = true;
-    if (place == 0) advance();
+    place.complete = true;
+    if (slot == first_) advance();
   }
 }
 
 void ReplyQueue::out_of_band(Bytes bytes, const Slot* before) {
-  const size_t place = before != nullptr ? *before - first_ : slots_.size();
-  NC_CHECK(place <= slots_.size());
+  const size_t place = before != nullptr ? *before - first_ : outstanding();
+  NC_CHECK(place <= outstanding());
   if (place == 0) return out_.append(bytes);
-  slots_[place - 1].bytes.append(bytes);  // leaves with that slot, behind its reply
-  waiting_bytes_ += bytes.size();
+  waiting_->slots[place - 1].bytes.append(bytes);  // leaves with that slot, behind its reply
+  waiting_->bytes += bytes.size();
 }
 
-void ReplyQueue::hold(Slot slot) {
-  const Slot place = slot - first_;
-  NC_CHECK(place < slots_.size());
-  slots_[place].held = true;
-}
+void ReplyQueue::hold(Slot slot) { entry(slot).held = true; }
 
 void ReplyQueue::release(Slot slot) {
-  const Slot place = slot - first_;
-  NC_CHECK(place < slots_.size());
-  slots_[place].held = false;
-  if (place == 0) advance();
+  entry(slot).held = false;
+  if (slot == first_) advance();
 }
 
 void ReplyQueue::advance() {
-  while (!slots_.empty() && !slots_.front().held) {
-    Entry& front = slots_.front();
+  RingQueue<Entry>& slots = waiting_->slots;
+  while (!slots.empty() && !slots.front().held) {
+    Entry& front = slots.front();
     if (!front.bytes.empty()) {
-      waiting_bytes_ -= front.bytes.size();
+      waiting_->bytes -= front.bytes.size();
       if (out_.empty()) out_ = std::move(front.bytes);
       else out_.append(front.bytes.readable());
       front.bytes = Buffer();
     }
     if (!front.complete) return;  // its further bytes go straight to out_
-    slots_.pop_front();
+    slots.pop_front();
     ++first_;
   }
+  if (!slots.empty()) return;
+  if (pool().free.size() < Pool::kMax) pool().free.push_back(std::move(waiting_));
+  waiting_.reset();
 }
 
 }  // namespace nearcached

@@ -2,9 +2,11 @@
 //
 // A request that cannot be answered at once takes a slot. Bytes for the slot at the front go
 // straight into out(); bytes for a later slot, or for a held one, wait in the slot. A client with
-// nothing outstanding owns no slot and no buffer. Pure; one thread.
+// nothing outstanding owns no slot and no buffer: slots are kept by the thread, for whoever needs
+// some next. Pure; one thread.
 #pragma once
 #include <cstdint>
+#include <memory>
 
 #include "nearcached/base/buffer.h"
 #include "nearcached/base/bytes.h"
@@ -15,6 +17,11 @@ namespace nearcached {
 class ReplyQueue {
  public:
   using Slot = uint32_t;
+
+  ReplyQueue() = default;
+  ReplyQueue(const ReplyQueue&) = delete;
+  ReplyQueue& operator=(const ReplyQueue&) = delete;
+  ~ReplyQueue();
 
   /// Takes the next place. `mute`: the reply is dropped (CLIENT REPLY OFF).
   Slot reserve(bool mute);
@@ -31,10 +38,10 @@ class ReplyQueue {
   /// True while that slot has neither been completed nor dropped.
   bool is_open(Slot slot) const;
 
-  bool empty() const { return slots_.empty(); }
-  size_t outstanding() const { return slots_.size(); }
+  bool empty() const { return waiting_ == nullptr; }
+  size_t outstanding() const { return waiting_ != nullptr ? waiting_->slots.size() : 0; }
   /// Bytes waiting to be written or for their turn.
-  size_t bytes() const { return out_.size() + waiting_bytes_; }
+  size_t bytes() const { return out_.size() + (waiting_ != nullptr ? waiting_->bytes : 0); }
 
  private:
   struct Entry {
@@ -43,12 +50,18 @@ class ReplyQueue {
     bool held = false;
     bool mute = false;
   };
+  struct Waiting {
+    RingQueue<Entry> slots;  ///< never empty while a client has it
+    size_t bytes = 0;
+  };
+  struct Pool;
+  static Pool& pool();
+  Entry& entry(Slot slot);
   void advance();
 
-  RingQueue<Entry> slots_;
-  Slot first_ = 0;
-  size_t waiting_bytes_ = 0;
+  std::unique_ptr<Waiting> waiting_;
   Buffer out_;
+  Slot first_ = 0;
 };
 
 }  // namespace nearcached

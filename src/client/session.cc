@@ -1,6 +1,7 @@
-// Requests are parsed where they were read; only what cannot be handled yet is copied into in_.
-// Every way a session can stand still (waiting for its turn, for a lane, for the client to read)
-// ends in wake() or on_drained(), which put it on the worker's list of sessions to resume.
+// Requests are parsed where they were read, by the worker's one parser; only a session with bytes
+// that cannot be handled yet has a parser and a buffer of its own. Every way a session can stand
+// still (waiting for its turn, for a lane, for the client to read) ends in wake() or on_drained(),
+// which put it on the worker's list of sessions to resume.
 #include "client/session.h"
 
 #include <algorithm>
@@ -14,26 +15,20 @@ namespace {
 // pipeline is not cut into single reads), then the socket's own buffer is the limit.
 constexpr size_t kStandingInputBytes = 256 * 1024;
 
-RequestLimits limits_of(const Config& config) {
+}  // namespace
+
+RequestLimits Session::limits_of(const Config& config) {
   RequestLimits limits;
   limits.args_max = config.limits.request_args;
   limits.bulk_bytes_max = config.limits.bulk_bytes;
   return limits;
 }
 
-}  // namespace
-
-Session::Session(Loop& loop, Owner& owner, const Config& config, SessionRef reference,
-                 uint64_t identifier)
-    : ref(reference),
-      id(identifier),
-      owner_(owner),
-      config_(config),
-      stream_(loop, *this),
-      parser_(limits_of(config)) {}
+Session::Session(Loop& loop, Owner& owner, SessionRef reference, uint64_t identifier)
+    : ref(reference), id(identifier), owner_(owner), stream_(loop, *this) {}
 
 bool Session::open(int fd, bool is_unix) {
-  if (!stream_.open(fd, is_unix, config_.server.tcp_keepalive_s)) return false;
+  if (!stream_.open(fd, is_unix, owner_.config().server.tcp_keepalive_s)) return false;
   created_ns = active_ns = owner_.now_ns();
   stream_.start_reading();
   return true;
@@ -41,34 +36,48 @@ bool Session::open(int fd, bool is_unix) {
 
 std::span<char> Session::read_space() {
   // A big argument is read straight into its place, in steps of what has already arrived.
-  if (!partial_ || parser_.bytes_needed() < in_.size() + Loop::kReadBytes) return {};
-  const size_t step = std::clamp<size_t>(in_.size(), Loop::kReadBytes, 16u << 20);
-  return {in_.reserve(step), step};
+  if (!partial_ || input_->parser.bytes_needed() < input_->bytes.size() + Loop::kReadBytes)
+    return {};
+  const size_t step = std::clamp<size_t>(input_->bytes.size(), Loop::kReadBytes, 16u << 20);
+  return {input_->bytes.reserve(step), step};
 }
 
 void Session::on_read(Bytes bytes) {
   active_ns = owner_.now_ns();
   if (finishing_ || fin_sent_ns_ > 0) return;  // what comes after QUIT is not read, as in Redis
-  if (in_.empty()) {
-    const size_t consumed = process(bytes);
-    if (closing()) return;
-    if (consumed < bytes.size()) in_.append(bytes.substr(consumed));
+  if (input_ == nullptr) {
+    const size_t consumed = process(owner_.parser(), bytes);
+    if (closing()) return owner_.parser().reset();
+    if (consumed < bytes.size()) keep(bytes.substr(consumed));
   } else {
-    if (bytes.data() == in_.data() + in_.size()) in_.commit(bytes.size());
-    else in_.append(bytes);
-    const size_t consumed = process(in_.readable());
+    Buffer& kept = input_->bytes;
+    if (bytes.data() == kept.data() + kept.size()) kept.commit(bytes.size());
+    else kept.append(bytes);
+    process_input();
     if (closing()) return;
-    in_.consume(consumed);
   }
-  if (in_.size() > config_.limits.request_bytes && partial_) {
+  if (partial_ && input_->bytes.size() > owner_.config().limits.request_bytes) {
     owner_.on_limit(request_too_big);
     return close();
   }
   settle();
 }
 
+// If a request has begun, the parser that has read its beginning comes along.
+void Session::keep(Bytes rest) {
+  input_ = std::make_unique<Input>(Input{RequestParser(limits_of(owner_.config())), Buffer()});
+  if (partial_) std::swap(input_->parser, owner_.parser());
+  input_->bytes.append(rest);
+}
+
+void Session::process_input() {
+  const size_t consumed = process(input_->parser, input_->bytes.readable());
+  input_->bytes.consume(consumed);
+  if (input_->bytes.empty()) input_.reset();
+}
+
 // Handles requests from `bytes` until they end or the session must stand still.
-size_t Session::process(Bytes bytes) {
+size_t Session::process(RequestParser& parser, Bytes bytes) {
   size_t done = 0, consumed = 0;
   Request request;
   while (!waiting_ && !finishing_ && done < bytes.size() && !must_pause()) {
@@ -78,7 +87,8 @@ size_t Session::process(Bytes bytes) {
       if (served > 0) continue;
     }
     partial_ = false;
-    const ParseStatus status = parser_.parse(bytes.substr(done), request, consumed);
+    parser.set_unauthenticated(unauthenticated_);
+    const ParseStatus status = parser.parse(bytes.substr(done), request, consumed);
     if (status == ParseStatus::need_more) {
       done += consumed;
       partial_ = done < bytes.size();
@@ -87,7 +97,7 @@ size_t Session::process(Bytes bytes) {
     if (status == ParseStatus::protocol_error) {
       skip_this = reply_off = false;
       owner_.on_limit(protocol);
-      reply("-ERR " + parser_.error() + "\r\n");
+      reply("-ERR " + parser.error() + "\r\n");
       close_when_done();
       done = bytes.size();
       break;
@@ -95,7 +105,7 @@ size_t Session::process(Bytes bytes) {
     request.behind = bytes.substr(done + consumed);
     if (owner_.on_request(*this, request) == Outcome::later) {
       waiting_ = true;
-      parser_.reset();
+      parser.reset();
       break;
     }
     done += consumed;
@@ -105,20 +115,21 @@ size_t Session::process(Bytes bytes) {
   }
   // Between requests, and only there, the parser may be called with nothing: it then lets a giant
   // request's memory go.
-  if (done == bytes.size() && !partial_) parser_.parse({}, request, consumed);
+  if (done == bytes.size() && !partial_) parser.parse({}, request, consumed);
   return done;
 }
 
 bool Session::must_pause() {
-  if (replies_.outstanding() >= config_.limits.client_inflight) {
+  if (replies_.outstanding() >= owner_.config().limits.client_inflight) {
     if (!paused_) owner_.on_limit(inflight_paused);
     paused_ = true;
   } else if (output_bytes() >
-             std::min<uint64_t>(kEagerFlushBytes, config_.limits.client_output_pause_bytes)) {
+             std::min<uint64_t>(kEagerFlushBytes,
+                                owner_.config().limits.client_output_pause_bytes)) {
     // What has been answered may go out now: that the socket takes it is the usual case.
     if (!stream_.flush(replies_.out())) {
       paused_ = true;  // broken: the stream's error callback or the next flush closes
-    } else if (output_bytes() > config_.limits.client_output_pause_bytes) {
+    } else if (output_bytes() > owner_.config().limits.client_output_pause_bytes) {
       if (!paused_) owner_.on_limit(output_paused);
       paused_ = true;
     }
@@ -130,7 +141,7 @@ bool Session::must_pause() {
 void Session::settle() {
   if (closing()) return;
   const bool still = waiting_ || paused_;
-  if (still && in_.size() >= kStandingInputBytes) stream_.stop_reading();
+  if (still && input_bytes() >= kStandingInputBytes) stream_.stop_reading();
   else if (!eof_ && taking_ && !stream_.reading()) stream_.start_reading();
   if (eof_ && gives_up_on_eof) return close();
   const bool done = replies_.empty() && output_bytes() == 0;
@@ -142,10 +153,9 @@ void Session::resume() {
   resumable_ = false;
   if (closing()) return;
   paused_ = waiting_ = false;
-  if (!in_.empty() && !finishing_) {
-    const size_t consumed = process(in_.readable());
+  if (input_ != nullptr && !finishing_) {
+    process_input();
     if (closing()) return;
-    in_.consume(consumed);
   }
   settle();
 }
@@ -175,7 +185,7 @@ void Session::deliver(ReplyQueue::Slot slot, Bytes bytes, bool last) {
   mark_dirty();
   if (last) wake();
   // One huge reply may be as long as the server sends it; several may not pile up without limit.
-  if (output_bytes() > config_.limits.client_output_bytes && replies_.outstanding() > 1) {
+  if (output_bytes() > owner_.config().limits.client_output_bytes && replies_.outstanding() > 1) {
     owner_.on_limit(output_closed);
     close();
   }
@@ -190,7 +200,7 @@ void Session::release(ReplyQueue::Slot slot) {
 void Session::out_of_band(Bytes bytes, const ReplyQueue::Slot* before) {
   replies_.out_of_band(bytes, before);
   mark_dirty();
-  if (output_bytes() > config_.limits.client_output_bytes) {
+  if (output_bytes() > owner_.config().limits.client_output_bytes) {
     owner_.on_limit(output_closed);
     close();
   }
@@ -200,13 +210,13 @@ void Session::flush() {
   dirty_ = false;
   if (closing()) return;
   if (!stream_.flush(replies_.out())) return close();
-  if (paused_ && output_bytes() <= config_.limits.client_output_pause_bytes / 2) wake();
+  if (paused_ && output_bytes() <= owner_.config().limits.client_output_pause_bytes / 2) wake();
   settle();
 }
 
 void Session::on_drained() {
   if (!stream_.flush(replies_.out())) return close();
-  if (output_bytes() <= config_.limits.client_output_pause_bytes / 2) wake();
+  if (output_bytes() <= owner_.config().limits.client_output_pause_bytes / 2) wake();
   settle();
 }
 

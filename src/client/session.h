@@ -42,10 +42,13 @@ class Session final : private Stream::Handler {
     virtual void on_closed(Session& session) = 0;  ///< may be destroyed (not from inside this call)
     virtual void on_limit(uint8_t which) = 0;      ///< counts a limit that was hit (Limit)
     virtual uint64_t now_ns() = 0;                 ///< refreshes and returns the worker's clock
+    virtual const Config& config() const = 0;
+    virtual RequestParser& parser() = 0;  ///< all sessions': idle whenever none is being read
   };
   enum Limit : uint8_t { output_closed, output_paused, inflight_paused, request_too_big, protocol };
 
-  Session(Loop& loop, Owner& owner, const Config& config, SessionRef ref, uint64_t id);
+  Session(Loop& loop, Owner& owner, SessionRef ref, uint64_t id);
+  static RequestLimits limits_of(const Config& config);
 
   /// Takes over an accepted socket and starts reading.
   bool open(int fd, bool is_unix);
@@ -81,41 +84,45 @@ class Session final : private Stream::Handler {
   bool outstanding() const { return !replies_.empty(); }
   size_t requests_outstanding() const { return replies_.outstanding(); }
   size_t output_bytes() const { return replies_.bytes() + stream_.unsent_bytes(); }
-  size_t input_bytes() const { return in_.size(); }
+  size_t input_bytes() const { return input_ != nullptr ? input_->bytes.size() : 0; }
   bool closing() const { return stream_.closing(); }
   std::string peer_name() const { return stream_.peer_name(); }
   std::string local_name() const { return stream_.local_name(); }
   int fd() const { return stream_.fd(); }
-  void set_unauthenticated(bool value) { parser_.set_unauthenticated(value); }
+  /// CLIENT SETNAME; empty: none.
+  std::string name() const { return name_ != nullptr ? *name_ : std::string(); }
+  void set_name(Bytes name) {
+    name_ = name.empty() ? nullptr : std::make_unique<std::string>(name);
+  }
+  void set_unauthenticated(bool value) { unauthenticated_ = value; }
 
-  // The connection's state as Redis would keep it; owned by the router's code.
+  // The connection's state as Redis would keep it; owned by the router's code. Ten thousand idle
+  // ones are to fit 15 MB: small fields share words.
   const SessionRef ref;
   const uint64_t id;
   uint64_t created_ns = 0;
   uint64_t active_ns = 0;
+  std::shared_ptr<const Identity> identity;
+  Lane* lane = nullptr;
+  Pin* pin = nullptr;
+  uint64_t floor_ns = 0;  ///< it has seen other connections' replies up to this time
+  const void* last_connection = nullptr;  ///< where its last request went; compared, never followed
+  uint64_t last_sequence = 0;             ///< that request's place on that connection
+  uint64_t topology_version = 0;          ///< when its last request was sent
+  uint64_t waiting_since_ns = 0;          ///< for a topology; 0: it is not
+  uint32_t database = 0;
+  uint32_t retries = 0;                ///< of its requests, how many wait to be sent again
+  uint16_t write_node = UINT16_MAX;    ///< where its last write went (NodeIndex), in a cluster
+  uint16_t last_command = UINT16_MAX;  ///< Command::id; for CLIENT LIST
   uint8_t resp = 2;
   bool reply_off = false;  ///< CLIENT REPLY OFF
   bool skip_this = false;  ///< the request being handled gets no reply (CLIENT REPLY SKIP)
   bool skip_next = false;
   bool authenticated = false;
-  uint32_t database = 0;
-  std::shared_ptr<const Identity> identity;
-  std::string name;
-  uint16_t last_command = UINT16_MAX;  ///< Command::id; for CLIENT LIST
-  Lane* lane = nullptr;
-  Pin* pin = nullptr;
   bool parked = false;           ///< has waited for the bus once for the request at hand
   bool gives_up_on_eof = false;  ///< blocked upstream: hanging up ends the request, as in Redis
-  coherence::SessionView view;
-  const void* last_connection = nullptr;  ///< where its last request went; compared, never followed
-  uint64_t last_sequence = 0;             ///< that request's place on that connection
-  // In a cluster.
-  bool spread = false;            ///< what is outstanding is on lanes of several nodes, in no order
-  uint64_t topology_version = 0;  ///< when its last request was sent
-  uint64_t waiting_since_ns = 0;  ///< for a topology; 0: it is not
-  uint16_t write_node = UINT16_MAX;  ///< where its last write went (NodeIndex)
-  uint32_t retries = 0;              ///< of its requests, how many wait to be sent again
-  bool multi_begun = false;  ///< MULTI was answered; its node is not known before its first key
+  bool spread = false;           ///< what is outstanding is on lanes of several nodes, in no order
+  bool multi_begun = false;      ///< MULTI was answered; its node is not known before its first key
 
  private:
   void on_read(Bytes bytes) override;
@@ -130,25 +137,31 @@ class Session final : private Stream::Handler {
   static constexpr size_t kEagerFlushBytes = 64 * 1024;
 
   void mark_dirty();
-  size_t process(Bytes bytes);
+  struct Input {
+    RequestParser parser;
+    Buffer bytes;
+  };
+  size_t process(RequestParser& parser, Bytes bytes);
+  void process_input();
+  void keep(Bytes rest);
   bool must_pause();
   void settle();
 
   Owner& owner_;
-  const Config& config_;
   Stream stream_;
-  RequestParser parser_;
-  Buffer in_;
+  std::unique_ptr<std::string> name_;
+  std::unique_ptr<Input> input_;  ///< what has been read and could not be handled yet
   ReplyQueue replies_;
+  uint64_t fin_sent_ns_ = 0;  ///< drained: only the client's end is awaited
   bool dirty_ = false;
   bool resumable_ = false;
   bool waiting_ = false;  ///< a request answered Outcome::later
   bool paused_ = false;   ///< too much outstanding or unread by the client
   bool eof_ = false;
-  bool taking_ = true;        ///< requests are still read
-  bool finishing_ = false;    ///< close_when_done
-  uint64_t fin_sent_ns_ = 0;  ///< drained: only the client's end is awaited
-  bool partial_ = false;      ///< in_ begins with a request that is not complete
+  bool taking_ = true;      ///< requests are still read
+  bool finishing_ = false;  ///< close_when_done
+  bool partial_ = false;    ///< what is kept begins with a request that is not complete
+  bool unauthenticated_ = false;
 };
 
 }  // namespace nearcached

@@ -121,7 +121,7 @@ class Stream {
     virtual void on_closed(Stream& stream) = 0;  ///< it may be destroyed now
   };
 
-  Stream(Loop& loop, Handler& handler) : loop_(loop), handler_(handler) {}
+  Stream(Loop& loop, Handler& handler);
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
@@ -139,7 +139,7 @@ class Stream {
   /// While such a rest is under way nothing is taken from `out`. False: the stream is broken.
   bool flush(Buffer& out);
   /// Bytes handed over and not yet taken by the kernel.
-  size_t unsent_bytes() const { return rest_.size(); }
+  size_t unsent_bytes() const { return rest_ != nullptr ? rest_->bytes.size() : 0; }
   /// Sends FIN once everything is written. Nothing may be written after it.
   void shutdown_write();
   void close();
@@ -149,29 +149,30 @@ class Stream {
   std::string local_name() const;
 
  private:
-  uv_stream_t* stream() { return reinterpret_cast<uv_stream_t*>(&handle_); }
-  const uv_stream_t* stream() const { return reinterpret_cast<const uv_stream_t*>(&handle_); }
-  uv_handle_t* handle() { return reinterpret_cast<uv_handle_t*>(&handle_); }
+  uv_stream_t* stream() {
+    return is_unix_ ? reinterpret_cast<uv_stream_t*>(pipe_.get())
+                    : reinterpret_cast<uv_stream_t*>(&tcp_);
+  }
+  uv_handle_t* handle() { return reinterpret_cast<uv_handle_t*>(stream()); }
   void init(bool is_unix);
   void resolved(int status, const sockaddr* address);
 
   Loop& loop_;
   Handler& handler_;
-  std::unique_ptr<Resolver> resolver_;  ///< of an outgoing connection
-  union {
-    uv_tcp_t tcp;
-    uv_pipe_t pipe;
-  } handle_;
-  bool initialised_ = false;
+  struct Outgoing;  ///< of a connection that we make
+  struct Rest {     ///< what the kernel did not take at once; belongs to the write under way
+    uv_write_t request;
+    Buffer bytes;
+  };
+  // Most streams are clients that are idle: what not all need is not part of them.
+  std::unique_ptr<Outgoing> outgoing_;
+  std::unique_ptr<Rest> rest_;
+  std::unique_ptr<uv_pipe_t> pipe_;  ///< if is_unix_
+  uv_tcp_t tcp_;                     ///< else
   bool is_unix_ = false;
   bool reading_ = false;
   bool closing_ = false;
-  bool writing_ = false;
   bool shutdown_ = false;
-  unsigned keepalive_s_ = 0;
-  Buffer rest_;  ///< owned by the write under way
-  uv_write_t write_;
-  uv_connect_t connect_;
 };
 
 /// A listening socket; every accepted connection is handed over as a file descriptor.

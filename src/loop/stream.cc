@@ -21,6 +21,8 @@
 namespace nearcached {
 namespace {
 
+constexpr size_t kWriteBytesMax = 1u << 30;  // of one write: uv_buf_t's length is 32 bits
+
 std::string name_of(const sockaddr_storage& storage) {
   char text[INET6_ADDRSTRLEN] = "";
   if (storage.ss_family == AF_INET) {
@@ -38,31 +40,39 @@ std::string name_of(const sockaddr_storage& storage) {
 
 }  // namespace
 
+struct Stream::Outgoing {
+  uv_connect_t request;
+  unsigned keepalive_s;
+  std::unique_ptr<Resolver> resolver;
+};
+
+Stream::Stream(Loop& loop, Handler& handler) : loop_(loop), handler_(handler) {}
 Stream::~Stream() = default;
 
 void Stream::init(bool is_unix) {
   is_unix_ = is_unix;
-  if (is_unix) uv_pipe_init(loop_.raw(), &handle_.pipe, 0);
-  else uv_tcp_init(loop_.raw(), &handle_.tcp);
+  if (is_unix) pipe_ = std::make_unique<uv_pipe_t>();
+  if (is_unix) uv_pipe_init(loop_.raw(), pipe_.get(), 0);
+  else uv_tcp_init(loop_.raw(), &tcp_);
   handle()->data = this;
-  initialised_ = true;
 }
 
 bool Stream::open(int fd, bool is_unix, unsigned keepalive_s) {
   init(is_unix);
-  if (is_unix) return uv_pipe_open(&handle_.pipe, fd) == 0;
-  if (uv_tcp_open(&handle_.tcp, fd) != 0) return false;
-  uv_tcp_nodelay(&handle_.tcp, 1);
-  if (keepalive_s > 0) uv_tcp_keepalive(&handle_.tcp, 1, keepalive_s);
+  if (is_unix) return uv_pipe_open(pipe_.get(), fd) == 0;
+  if (uv_tcp_open(&tcp_, fd) != 0) return false;
+  uv_tcp_nodelay(&tcp_, 1);
+  if (keepalive_s > 0) uv_tcp_keepalive(&tcp_, 1, keepalive_s);
   return true;
 }
 
 void Stream::connect(const Address& address, unsigned attempt, unsigned keepalive_s) {
-  keepalive_s_ = keepalive_s;
-  connect_.data = this;
+  outgoing_ = std::make_unique<Outgoing>();
+  outgoing_->keepalive_s = keepalive_s;
+  outgoing_->request.data = this;
   if (!address.unix_path.empty()) {
     init(true);
-    uv_pipe_connect(&connect_, &handle_.pipe, address.unix_path.c_str(),
+    uv_pipe_connect(&outgoing_->request, pipe_.get(), address.unix_path.c_str(),
                     [](uv_connect_t* request, int status) {
                       auto* self = static_cast<Stream*>(request->data);
                       if (!self->closing_) self->handler_.on_connected(status);
@@ -70,8 +80,8 @@ void Stream::connect(const Address& address, unsigned attempt, unsigned keepaliv
     return;
   }
   init(false);
-  resolver_ = std::make_unique<Resolver>(loop_);
-  resolver_->start(
+  outgoing_->resolver = std::make_unique<Resolver>(loop_);
+  outgoing_->resolver->start(
       address.host, address.port, attempt,
       [this](int status, const sockaddr* resolved_address) { resolved(status, resolved_address); });
 }
@@ -79,15 +89,15 @@ void Stream::connect(const Address& address, unsigned attempt, unsigned keepaliv
 void Stream::resolved(int status, const sockaddr* address) {
   if (closing_) return;
   if (status != 0) return handler_.on_connected(status);
-  uv_tcp_nodelay(&handle_.tcp, 1);
-  status = uv_tcp_connect(&connect_, &handle_.tcp, address,
+  uv_tcp_nodelay(&tcp_, 1);
+  status = uv_tcp_connect(&outgoing_->request, &tcp_, address,
                           [](uv_connect_t* request, int connect_status) {
                             auto* self = static_cast<Stream*>(request->data);
                             if (self->closing_) return;
                             if (connect_status == 0) {
-                              uv_tcp_nodelay(&self->handle_.tcp, 1);
-                              if (self->keepalive_s_ > 0)
-                                uv_tcp_keepalive(&self->handle_.tcp, 1, self->keepalive_s_);
+                              uv_tcp_nodelay(&self->tcp_, 1);
+                              if (const unsigned s = self->outgoing_->keepalive_s; s > 0)
+                                uv_tcp_keepalive(&self->tcp_, 1, s);
                             }
                             self->handler_.on_connected(connect_status);
                           });
@@ -126,29 +136,32 @@ void Stream::stop_reading() {
 }
 
 bool Stream::flush(Buffer& out) {
-  if (closing_ || writing_ || out.empty()) return !closing_;
-  uv_buf_t buf =
-      uv_buf_init(out.data(), static_cast<unsigned>(std::min<size_t>(out.size(), 1u << 30)));
+  if (closing_ || rest_ != nullptr || out.empty()) return !closing_;
+  const auto as_buf = [](Buffer& bytes) {
+    return uv_buf_init(bytes.data(),
+                       static_cast<unsigned>(std::min<size_t>(bytes.size(), kWriteBytesMax)));
+  };
+  uv_buf_t buf = as_buf(out);
   const int n = uv_try_write(stream(), &buf, 1);
   if (n > 0) out.consume(static_cast<size_t>(n));
   if (n < 0 && n != UV_EAGAIN) return false;
   if (out.empty()) return true;
-  rest_ = std::move(out);
-  writing_ = true;
-  write_.data = this;
-  buf = uv_buf_init(rest_.data(), static_cast<unsigned>(std::min<size_t>(rest_.size(), 1u << 30)));
+  rest_ = std::make_unique<Rest>();
+  rest_->bytes = std::move(out);
+  rest_->request.data = this;
+  buf = as_buf(rest_->bytes);
   const int status =
-      uv_write(&write_, stream(), &buf, 1, [](uv_write_t* request, int write_status) {
+      uv_write(&rest_->request, stream(), &buf, 1, [](uv_write_t* request, int write_status) {
         auto* self = static_cast<Stream*>(request->data);
-        self->writing_ = false;
-        Buffer done = std::move(self->rest_);
-        done.consume(std::min<size_t>(done.size(), 1u << 30));
+        Buffer done = std::move(self->rest_->bytes);
+        self->rest_.reset();
+        done.consume(std::min<size_t>(done.size(), kWriteBytesMax));
         if (self->closing_) return;
         if (write_status != 0) return self->handler_.on_error(write_status);
         if (!done.empty() && !self->flush(done)) return self->handler_.on_error(UV_EPIPE);
-        if (!self->writing_) self->handler_.on_drained();
+        if (self->rest_ == nullptr) self->handler_.on_drained();
       });
-  if (status != 0) writing_ = false;
+  if (status != 0) rest_.reset();
   return status == 0;
 }
 
@@ -164,7 +177,7 @@ void Stream::close() {
   if (closing_) return;
   closing_ = true;
   reading_ = false;
-  resolver_.reset();
+  if (outgoing_ != nullptr) outgoing_->resolver.reset();
   uv_close(handle(), [](uv_handle_t* handle) {
     auto* self = static_cast<Stream*>(handle->data);
     self->handler_.on_closed(*self);
@@ -173,7 +186,9 @@ void Stream::close() {
 
 int Stream::fd() const {
   uv_os_fd_t fd = -1;
-  uv_fileno(reinterpret_cast<const uv_handle_t*>(&handle_), &fd);
+  uv_fileno(is_unix_ ? reinterpret_cast<const uv_handle_t*>(pipe_.get())
+                     : reinterpret_cast<const uv_handle_t*>(&tcp_),
+            &fd);
   return fd;
 }
 

@@ -31,7 +31,8 @@ void Router::credit_ahead(int64_t by) {
 /// What the session asks for is held. May it wait for its earlier replies?
 bool Router::waits_for_hit(const Session& session, Lane& lane, Bytes behind) {
   if (cluster_ || session.last_connection != &lane) return false;
-  if (!coherence::may_serve(proof_of(lane), session.view, now_ns_, max_staleness_ns_)) return false;
+  if (!coherence::may_serve(proof_of(lane), {session.floor_ns, false}, now_ns_, max_staleness_ns_))
+    return false;
   ahead_.clear();
   std::array<Bytes, RequestShape::kArgsMax> args;
   for (size_t n = 0; n < kRequestsAhead && behind.size() >= RequestShape::kHashedBytes; ++n) {

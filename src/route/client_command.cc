@@ -97,7 +97,7 @@ std::string Router::client_line(const Session& session) const {
   field("addr", session.peer_name());
   field("laddr", session.local_name());
   field("fd", session.fd());
-  field("name", session.name);
+  field("name", session.name());
   field("age", (now_ns_ - session.created_ns) / kNsPerSecond);
   field("idle", (now_ns_ - session.active_ns) / kNsPerSecond);
   field("flags", flags);
@@ -271,14 +271,14 @@ Session::Outcome Router::client_command(Session& session, const Request& request
     session.reply(":" + std::to_string(session.id) + "\r\n");
   } else if (name == "client|getname") {
     Buffer out;
-    if (session.name.empty()) resp::write_null(out, session.resp);
-    else resp::write_bulk(out, session.name);
+    if (session.name().empty()) resp::write_null(out, session.resp);
+    else resp::write_bulk(out, session.name());
     session.reply(out.readable());
   } else if (name == "client|setname") {
     if (!valid_client_name(args[2])) {
       session.reply(kBadClientName);
     } else {
-      session.name.assign(args[2]);
+      session.set_name(args[2]);
       session.reply("+OK\r\n");
     }
   } else if (name == "client|info") {

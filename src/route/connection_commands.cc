@@ -45,7 +45,7 @@ Session::Outcome Router::connection_command(Session& session, const Request& req
 // another connection than its lane counts when it comes back.
 void Router::leave(Session& session) {
   if (session.last_connection != nullptr && session.last_connection != session.lane)
-    session.view.floor_ns = now_ns_;
+    session.floor_ns = now_ns_;
   session.last_connection = &kNowhere;
 }
 
@@ -78,7 +78,7 @@ Session::Outcome Router::select(Session& session, const Request& request, const 
     if (waiting == nullptr) return;
     if (up) {
       waiting->database = static_cast<uint32_t>(number);
-      waiting->view.floor_ns = now_ns_;
+      waiting->floor_ns = now_ns_;
       attach(*waiting, *lane);
     }
     waiting->last_connection = waiting->lane;
@@ -106,7 +106,7 @@ void Router::switch_identity(Session& session, std::shared_ptr<const Identity> i
       waiting->identity = identity;
       waiting->authenticated = true;
       waiting->set_unauthenticated(false);
-      waiting->view.floor_ns = now_ns_;
+      waiting->floor_ns = now_ns_;
     }
     waiting->last_connection = waiting->lane;
     then(*waiting, error);
@@ -181,7 +181,7 @@ Session::Outcome Router::hello(Session& session, std::span<const Bytes> args) {
   leave(session);
   auto finish = [this, slot, version, name, named](Session& done, Bytes error) {
     if (!error.empty()) return done.deliver(slot, error, true);
-    if (named) done.name = name;
+    if (named) done.set_name(name);
     done.resp = static_cast<uint8_t>(version);
     const std::string reply = hello_reply(done);
     done.deliver(slot, reply, true);
@@ -239,13 +239,13 @@ void Router::reset(Session& session) {
   session.resp = 2;
   session.reply_off = session.skip_next =
       false;  // a SKIP before RESET skips its reply, as in Redis
-  session.name.clear();
+  session.set_name({});
   session.identity = default_identity_;
   session.authenticated = false;
   session.set_unauthenticated(process_.config.security.require_auth);
   session.database = static_cast<uint32_t>(default_database());
   leave(session);
-  if (session.lane != main_lane_) session.view.floor_ns = now_ns_;
+  if (session.lane != main_lane_) session.floor_ns = now_ns_;
   attach(session, *main_lane_);
   session.last_connection = main_lane_;
   session.reply("+RESET\r\n");

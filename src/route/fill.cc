@@ -72,7 +72,7 @@ bool Router::join_flight(Session& session, Lane& lane, const L1Key& key, uint64_
   // here.
   const bool last_was_here = session.last_connection == &lane;
   const bool here = session.outstanding() ? last_was_here : follows(session, lane);
-  const bool in_order = here && flight->start.sent_ns >= session.view.floor_ns &&
+  const bool in_order = here && flight->start.sent_ns >= session.floor_ns &&
                         (!session.outstanding() || flight->sequence > session.last_sequence);
   // What it asked for may have been answered then, and that be on its way since.
   const bool young = flight->start.sent_ns + max_staleness_ns_ > now_ns_;
@@ -160,7 +160,7 @@ void Router::on_flight_reply(Connection&, Pending& pending, Bytes bytes, bool la
       lane.converting = !last;
       lane.converter.feed(bytes, converted_);
     }
-    if (session != nullptr && last && via_bus(lane.mode)) session->view.floor_ns = now_ns_;
+    if (session != nullptr && last && via_bus(lane.mode)) session->floor_ns = now_ns_;
     if (session != nullptr)
       session->deliver(waiter.slot, waiter.convert ? converted_.readable() : bytes, last);
   }

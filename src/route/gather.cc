@@ -189,7 +189,7 @@ void Router::end_gather(Gather& gather) {
   if (session == nullptr) return;
   if (session->last_connection == &kNowhere) {
     came_back(*session, *session->lane);
-    session->view.floor_ns = now_ns_;
+    session->floor_ns = now_ns_;
   }
   const std::string reply = gather.merged();
   if (!gather.convert) {

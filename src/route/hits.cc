@@ -22,8 +22,7 @@ bool Router::catch_up() {
 }
 
 bool Router::serves_hits(const Session& session, const Lane& lane) const {
-  coherence::SessionView view = session.view;
-  view.replies_pending = session.outstanding();
+  coherence::SessionView view{session.floor_ns, session.outstanding()};
   if (!follows(session, lane)) view.floor_ns = now_ns_;
   return coherence::may_serve(proof_of(lane), view, now_ns_, max_staleness_ns_);
 }
@@ -63,8 +62,7 @@ bool Router::serve(Session& session, const Request& request, const L1Key& key, R
   stats_.l1_hits.add();
   // In band everything from before the fill had been applied; the bus may not be that far yet, and
   // what else is held may be older than what this session has now seen.
-  if (via_bus(session.lane->mode))
-    session.view.floor_ns = std::max(session.view.floor_ns, seen_ns(hit));
+  if (via_bus(session.lane->mode)) session.floor_ns = std::max(session.floor_ns, seen_ns(hit));
   if (hits_until_audit_ != 0 && --hits_until_audit_ == 0)
     begin_audit(*session.lane, wire_of(request), key, hit);
   if (!session.muted()) write_hit(session, hit, rule);
@@ -131,7 +129,7 @@ size_t Router::serve_hits(Session& session, Bytes in) {
     session.last_command = known.command;
     done += bytes;
     ++hits;
-    if (bus) session.view.floor_ns = std::max(session.view.floor_ns, seen_ns(hit));
+    if (bus) session.floor_ns = std::max(session.floor_ns, seen_ns(hit));
     if (session.wants_flush() || (bus && !serves_hits(session, lane))) break;
   }
   if (hits == 0) return 0;

@@ -11,6 +11,7 @@
 #include "nearcached/base/clock.h"
 #include "nearcached/base/hash.h"
 #include "nearcached/base/log.h"
+#include "nearcached/base/memory.h"
 #include "nearcached/coherence/mutations.h"
 #include "route/flight.h"
 #include "route/gather.h"
@@ -336,7 +337,7 @@ void Router::renew_spaces() {
 
 void Router::tick() {
   now_ns();
-  ++ticks_;
+  if (++ticks_ % 16 == 0) give_back_freed_memory();
   const Config& config = process_.config;
   for (size_t i = 0; i < lanes_.size(); ++i) lanes_[i]->connection->tick(now_ns_);
   for (size_t i = 0; i < pins_.size(); ++i) pins_[i]->connection->tick(now_ns_);
@@ -462,7 +463,7 @@ void Router::on_reply(Connection& connection, Pending& pending, Bytes bytes, boo
   Session* session = find(pending.session);
   // What it has seen now, the bus may not have told of yet (modes.cc).
   const bool is_late = link.kind == Link::Kind::lane && via_bus(static_cast<Lane&>(link).mode);
-  if (session != nullptr && last && is_late) session->view.floor_ns = now_ns_;
+  if (session != nullptr && last && is_late) session->floor_ns = now_ns_;
   if (link.kind == Link::Kind::pin)
     return on_pin_reply(static_cast<Pin&>(link), session, pending, bytes, last, wait);
   if (session == nullptr) {

@@ -201,7 +201,7 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
   Session* session = find(flight.session);
   if (session == nullptr) return;
   came_back(*session, flight.lane);
-  if (via_bus(flight.lane.mode)) session->view.floor_ns = now_ns_;
+  if (via_bus(flight.lane.mode)) session->floor_ns = now_ns_;
   converted_.clear();
   if (!array) {
     converted_.append(reply);

@@ -280,9 +280,9 @@ bool Router::parks(Session& session, const Lane& lane) {
   if (!via_bus(lane.mode) || session.outstanding() || process_.bus->proof_ns() == 0) return false;
   if (session.last_connection != nullptr && session.last_connection != &lane) return false;
   const coherence::LaneProof proof = proof_of(lane);
-  return proof.link_ns < session.view.floor_ns &&
+  return proof.link_ns < session.floor_ns &&
          coherence::may_serve({proof.space, proof.tracking, proof.master_ns, UINT64_MAX},
-                              session.view, now_ns_, max_staleness_ns_);
+                              {session.floor_ns, false}, now_ns_, max_staleness_ns_);
 }
 
 void Router::park(Session& session) {
@@ -298,8 +298,7 @@ void Router::on_bus_proof() {
   std::erase_if(parked_, [&](const Parked& parked) {
     Session* session = find(parked.session);
     if (session == nullptr) return true;
-    if (proof_ns != 0 && proof_ns < session->view.floor_ns &&
-        now_ns_ < parked.since_ns + kParkedMaxNs)
+    if (proof_ns != 0 && proof_ns < session->floor_ns && now_ns_ < parked.since_ns + kParkedMaxNs)
       return false;
     session->wake();
     return true;

@@ -103,7 +103,7 @@ bool Router::acquire_pin(Session& session) {
         connection_options(*session.identity, session.database, session.resp, node);
     options.once = true;
     options.keep_requests = cluster_;
-    options.client_name = session.name.empty() ? "nearcached-private" : session.name;
+    options.client_name = session.name().empty() ? "nearcached-private" : session.name();
     pin->connection = std::make_unique<Connection>(loop_, *this, std::move(options));
     pin->connection->owner_data = static_cast<Link*>(pin);
     stats_.upstream_connections.add();
@@ -116,7 +116,7 @@ bool Router::acquire_pin(Session& session) {
   pin->unbound_bytes = 0;
   pin->bound = false;
   pin->idle = false;
-  pin->reusable = session.name.empty();
+  pin->reusable = session.name().empty();
   session.pin = pin;
   stats_.pinned_sessions.add();
   return true;
@@ -495,7 +495,7 @@ void Router::apply_pin_event(Pin& pin, Session& session, PinEvent event, Bytes r
       if (error) break;
       session.resp = pin.new_resp;
       pin.connection->set_resp(pin.new_resp);
-      if (!pin.new_name.empty()) session.name = pin.new_name;
+      if (!pin.new_name.empty()) session.set_name(pin.new_name);
       if (pin.new_identity != nullptr) {
         session.identity = pin.new_identity;
         session.authenticated = true;

@@ -28,6 +28,7 @@ Router::Router(Process& process, Loop& loop, unsigned index)
     : process_(process),
       loop_(loop),
       index_(index),
+      parser_(Session::limits_of(process.config)),
       l1_(process.config.l1.enabled ? process.config.l1.memory_bytes / process.config.server.threads
                                     : 0,
           process.config.l1.entries_max / process.config.server.threads,
@@ -100,8 +101,8 @@ void Router::accept(int fd, bool is_unix) {
   free_places_.pop_back();
   Place& place = sessions_[index];
   const SessionRef ref{index, ++place.generation};
-  place.session = std::make_unique<Session>(loop_, *this, process_.config, ref,
-                                            process_.next_client_id.fetch_add(1));
+  place.session =
+      std::make_unique<Session>(loop_, *this, ref, process_.next_client_id.fetch_add(1));
   Session& session = *place.session;
   session.identity = default_identity_;
   session.database = static_cast<uint32_t>(default_database());
@@ -353,7 +354,7 @@ void Router::came_back(Session& session, const Lane& lane) {
 }
 
 void Router::went_to(Session& session, const Link& link) {
-  if (!follows(session, link)) session.view.floor_ns = now_ns_;
+  if (!follows(session, link)) session.floor_ns = now_ns_;
   session.last_connection = &link;
   session.spread = spreads(link);
   session.topology_version = topology_->version();

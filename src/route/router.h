@@ -110,6 +110,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   void on_closed(Session& session) override;
   void on_limit(uint8_t which) override;
   uint64_t now_ns() override;
+  const Config& config() const override { return process_.config; }
+  RequestParser& parser() override { return parser_; }
 
   // Connection::Owner
   void on_up(Connection& connection) override;
@@ -420,6 +422,7 @@ class Router final : public Session::Owner, public Connection::Owner {
     uint16_t command = 0;
   };
   std::array<KnownShape, 16> shapes_;
+  RequestParser parser_;
   L1Table l1_;
   Admission admission_;
   int64_t ahead_credit_ = kAheadCreditMax;  ///< what may be read ahead

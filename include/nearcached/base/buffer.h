@@ -1,7 +1,8 @@
 // Buffer: a growable run of bytes that is filled at the back and drained at the front.
 //
 // Memory: blocks of kPooledBytes come from and go back to a small per-thread pool, larger ones to
-// the allocator; an empty Buffer owns nothing (an idle connection costs no buffer). Growth is by
+// the allocator; an empty Buffer owns nothing and is one pointer (an idle connection costs no
+// buffer). Growth is by
 // doubling from what has really arrived: a length that a peer merely declares never allocates.
 // Thread: a Buffer stays on the thread that created it.
 // Views returned by data()/readable() are valid until the next non-const call.
@@ -14,57 +15,63 @@ namespace nearcached {
 
 class Buffer {
  public:
-  static constexpr size_t kPooledBytes = 16 * 1024;
+  static constexpr size_t kPooledBytes = 16 * 1024;  ///< of a first block, its header included
 
   Buffer() = default;
-  Buffer(Buffer&& o) noexcept
-      : block_(o.block_), capacity_(o.capacity_), begin_(o.begin_), end_(o.end_) {
-    o.block_ = nullptr;
-    o.capacity_ = o.begin_ = o.end_ = 0;
-  }
+  Buffer(Buffer&& o) noexcept : block_(o.block_) { o.block_ = nullptr; }
   Buffer& operator=(Buffer&& o) noexcept;
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   ~Buffer() { release(); }
 
-  bool empty() const { return begin_ == end_; }
-  size_t size() const { return end_ - begin_; }
-  size_t capacity() const { return capacity_; }
-  const char* data() const { return block_ + begin_; }
-  char* data() { return block_ + begin_; }
-  Bytes readable() const { return {block_ + begin_, end_ - begin_}; }
+  bool empty() const { return size() == 0; }
+  size_t size() const { return block_ != nullptr ? block_->end - block_->begin : 0; }
+  size_t capacity() const { return block_ != nullptr ? block_->capacity : 0; }
+  const char* data() const { return block_ != nullptr ? block_->bytes() + block_->begin : nullptr; }
+  char* data() { return block_ != nullptr ? block_->bytes() + block_->begin : nullptr; }
+  Bytes readable() const { return {data(), size()}; }
 
   void append(Bytes bytes) {
     if (bytes.empty()) return;  // a null view must not reach memcpy
     std::memcpy(reserve(bytes.size()), bytes.data(), bytes.size());
-    end_ += bytes.size();
+    block_->end += bytes.size();
   }
   void append(char c) {
     *reserve(1) = c;
-    ++end_;
+    ++block_->end;
   }
   /// At least `n` writable bytes at the back; commit(m ≤ n) makes the first m readable.
   char* reserve(size_t n) {
-    if (capacity_ - end_ < n || block_ == nullptr) [[unlikely]]
+    if (block_ == nullptr || block_->capacity - block_->end < n) [[unlikely]]
       grow(n);
-    return block_ + end_;
+    return block_->bytes() + block_->end;
   }
-  void commit(size_t n) { end_ += n; }
+  void commit(size_t n) {
+    if (n > 0) block_->end += n;
+  }
   /// Drops `n` bytes at the front; an emptied buffer gives its memory back.
   void consume(size_t n) {
-    begin_ += n;
-    if (begin_ == end_) release();
+    if (block_ == nullptr) return;
+    block_->begin += n;
+    if (block_->begin == block_->end) release();
   }
   void clear() { release(); }
 
  private:
+  struct Block {
+    size_t capacity;  ///< behind this header
+    size_t begin, end;
+    char* bytes() { return reinterpret_cast<char*>(this + 1); }
+    const char* bytes() const { return reinterpret_cast<const char*>(this + 1); }
+  };
+  struct Pool;
+  static Pool& pool();
+  static Block* allocate(size_t bytes);
+  static void deallocate(Block* block);
   void grow(size_t n);
   void release();
 
-  char* block_ = nullptr;
-  size_t capacity_ = 0;
-  size_t begin_ = 0;
-  size_t end_ = 0;
+  Block* block_ = nullptr;
 };
 
 }  // namespace nearcached

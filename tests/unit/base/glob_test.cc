@@ -32,7 +32,7 @@ TEST_CASE("an emptied buffer owns no memory", "[base]") {
   Buffer b;
   CHECK(b.capacity() == 0);
   b.append("hello");
-  CHECK(b.capacity() == Buffer::kPooledBytes);
+  CHECK(b.capacity() > Buffer::kPooledBytes / 2);
   b.consume(2);
   CHECK(b.readable() == "llo");
   b.append(std::string(100'000, 'x'));
