@@ -23,7 +23,7 @@
 namespace nearcached {
 namespace {
 
-constexpr size_t kSmallArgs = 64;          // of a request that the fast path takes
+constexpr size_t kSmallArgs = 1024;        // of a request that the fast path takes
 constexpr size_t kKeptInlineBytes = 1024;  // kept from one inline command to the next
 // Redis's limits for clients that have not authenticated (networking.c).
 constexpr int64_t kUnauthenticatedArgs = 10;

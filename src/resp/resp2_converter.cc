@@ -123,6 +123,24 @@ bool Resp2Converter::same_in_resp2(Bytes reply) {
   return skip_same(begin, end, copy_left) == end;
 }
 
+bool Resp2Converter::is_plain(Bytes reply) {
+  if (reply.empty() || (reply[0] != '%' && reply[0] != '~')) return same_in_resp2(reply);
+  int64_t n;
+  const char* const end = reply.data() + reply.size();
+  const char* const body = read_header(reply.data(), end, n);
+  uint64_t copy_left = 0;
+  return body != nullptr && n >= 0 && skip_same(body, end, copy_left) == end;
+}
+
+void Resp2Converter::append_plain(Bytes reply, Buffer& out) {
+  if (reply[0] != '%' && reply[0] != '~') return out.append(reply);
+  int64_t n;
+  const char* const end = reply.data() + reply.size();
+  const char* const body = read_header(reply.data(), end, n);
+  resp::write_array(out, static_cast<uint64_t>(n) * (reply[0] == '%' ? 2 : 1));
+  out.append(Bytes(body, static_cast<size_t>(end - body)));
+}
+
 // Takes the bytes of a payload from `p`; returns the byte behind them.
 const char* Resp2Converter::payload(const char* p, const char* end, Buffer& out) {
   uint64_t& left = skip_left_ > 0 ? skip_left_ : sanitize_left_ > 0 ? sanitize_left_ : copy_left_;

@@ -70,6 +70,7 @@ bool Router::read_ahead(Lane& lane) {
     start_flight(lane, key, process_.stamps.load(ahead.hash), ahead.known->rule, ahead.wire).ahead =
         true;
     stats_.reads_ahead.add();
+    stats_.l1_misses.add();
   }
   return true;
 }

@@ -78,6 +78,7 @@ bool Router::join_flight(Session& session, Lane& lane, const L1Key& key, uint64_
   const bool young = flight->start.sent_ns + max_staleness_ns_ > now_ns_;
   if (in_order && young && coherence::may_join(flight->start, stamp, key.space, fills_void_ns_)) {
     if (waiter.gather == nullptr) waiter.slot = session.reserve();
+    if (std::exchange(flight->ahead, false)) stats_.l1_misses.subtract();  // counted when it began
     flight->waiters.push_back(waiter);
     went_to(session, lane);
     session.last_sequence = flight->sequence;
@@ -181,7 +182,10 @@ void Router::finish_flight(Flight& flight, Bytes pttl) {
   else if (error ||
            !keep(flight.l1_key(), flight.start, *flight.lane, flight.reply.readable(), pttl))
     stats_.l1_fills_discarded.add();
-  else if (flight.ahead) credit_ahead(2);
+  else if (flight.ahead) {
+    credit_ahead(2);
+    ++counted_as_misses_;
+  }
   release_flight(flight);
 }
 
@@ -234,7 +238,7 @@ bool Router::keep(const L1Key& key, const coherence::FillStart& start, Lane& lan
                     start.stamp,
                     now_ns_ / kNsPerMs,
                     verdict.expires_ms,
-                    Resp2Converter::same_in_resp2(reply),
+                    Resp2Converter::is_plain(reply),
                     verdict.negative};
   if (!l1_.put(key, fill, now_ns_ / kNsPerMs)) return false;
   stats_.l1_fills.add();

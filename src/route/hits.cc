@@ -50,6 +50,13 @@ bool Router::is_held(const L1Key& key) const {
   return l1_.peek(key, now_ns_ / kNsPerMs, hit) && is_valid(key, hit);
 }
 
+// What was read ahead was a miss, though its request finds it held.
+void Router::count_hits(uint64_t hits) {
+  const uint64_t misses = std::min(hits, counted_as_misses_);
+  counted_as_misses_ -= misses;
+  stats_.l1_hits.add(hits - misses);
+}
+
 bool Router::admits(uint64_t hash) {
   if (admission_.admits(hash)) return true;
   stats_.l1_not_admitted.add();
@@ -59,7 +66,7 @@ bool Router::admits(uint64_t hash) {
 bool Router::serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule) {
   L1Hit hit;
   if (!find_valid(key, hit)) return false;
-  stats_.l1_hits.add();
+  count_hits(1);
   // In band everything from before the fill had been applied; the bus may not be that far yet, and
   // what else is held may be older than what this session has now seen.
   if (via_bus(session.lane->mode)) session.floor_ns = std::max(session.floor_ns, seen_ns(hit));
@@ -76,8 +83,10 @@ void Router::write_hit(Session& session, const L1Hit& hit, Resp2Rule rule) {
 }
 
 void Router::write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule) {
-  if (session.resp == 3 || hit.plain) {
+  if (session.resp == 3) {
     out.append(hit.reply);
+  } else if (hit.plain) {
+    Resp2Converter::append_plain(hit.reply, out);
   } else {
     Resp2Converter converter;
     converter.begin(rule);
@@ -133,7 +142,7 @@ size_t Router::serve_hits(Session& session, Bytes in) {
     if (session.wants_flush() || (bus && !serves_hits(session, lane))) break;
   }
   if (hits == 0) return 0;
-  stats_.l1_hits.add(hits);
+  count_hits(hits);
   stats_.commands_processed.add(hits);
   return done;
 }

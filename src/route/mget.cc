@@ -76,26 +76,18 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   if (must_wait(session, lane)) return Outcome::later;
   if (serves_stale_ && mget_stale(session, names)) return Outcome::done;
   if (!lane.proof.tracking) return relay(session, request, &command);
-  auto flight = std::make_unique<MgetFlight>(*this, lane, names.size());
+  const size_t leading = serving ? serve_mget(session, names) : 0;
+  if (leading == names.size()) return Outcome::done;
   // Where the news are not in order with the data, L1 and the reply are no one moment: all or none.
-  if (serving && lane.mode != CoherenceMode::resp3) serving = holds_all(lane, names);
-  converted_.clear();
-  resp::write_array(converted_, names.size());
+  serving = serving && lane.mode == CoherenceMode::resp3;
+  auto flight = std::make_unique<MgetFlight>(*this, lane, names.size());
   for (size_t i = 0; i < names.size(); ++i) {
     MgetFlight::Key& key = flight->keys[i];
     key.hash = hash_key(names[i], process_.hash_seed);
     const uint64_t stamp = process_.stamps.load(key.hash);
     L1Hit hit;
     const L1Key l1_key{key.hash, lane.proof.space, get_command_->id, names[i], {}};
-    if (serving && find_valid(l1_key, hit)) {
-      converted_.append(hit.reply);
-      if (hits_until_audit_ != 0 && --hits_until_audit_ == 0) {
-        wire_.clear();
-        resp::write_request(wire_, {"GET", names[i]});
-        begin_audit(lane, wire_.readable(), l1_key, hit);
-      }
-      continue;
-    }
+    if (serving && (i < leading || find_valid(l1_key, hit))) continue;
     key.asked = true;
     key.fillable = coherence::may_fill(stamp) && admits(key.hash);
     flight->fills += key.fillable ? 1 : 0;
@@ -103,15 +95,8 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
     ++flight->asked;
   }
   const bool partial = flight->asked > 0 && flight->asked < names.size();
-  // The control loop has dropped one of them since holds_all.
-  if (partial && lane.mode != CoherenceMode::resp3) return relay(session, request, &command);
   stats_.l1_hits.add(names.size() - flight->asked);
   stats_.l1_misses.add(flight->asked);
-  if (flight->asked == 0) {
-    if (session.muted()) return Outcome::done;
-    write_hit(session, {.reply = converted_.readable()}, Resp2Rule::null_bulk);
-    return Outcome::done;
-  }
   if (flight->fills == 0 && !partial) return relay(session, request, &command);
   const size_t room = request.wire.size() * 2 + names.size() * 32 + 128;
   if (!lane.connection->has_room(room)) return relay(session, request, &command);
@@ -154,6 +139,31 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   return Outcome::done;
 }
 
+// Answers if all of it is in L1. Returns how many of the first keys are.
+size_t Router::serve_mget(Session& session, std::span<const Bytes> names) {
+  Lane& lane = *session.lane;
+  // The bus must be past the newest, so that none of the others is older than it.
+  const uint64_t proof_ns = via_bus(lane.mode) ? proof_of(lane).link_ns : UINT64_MAX;
+  converted_.clear();
+  resp::write_array(converted_, names.size());
+  for (size_t i = 0; i < names.size(); ++i) {
+    const Bytes name = names[i];
+    const L1Key key{
+        hash_key(name, process_.hash_seed), lane.proof.space, get_command_->id, name, {}};
+    L1Hit hit;
+    if (!find_valid(key, hit) || seen_ns(hit) > proof_ns) return i;
+    write_hit(converted_, session, hit, Resp2Rule::null_bulk);
+    if (hits_until_audit_ != 0 && --hits_until_audit_ == 0) {
+      wire_.clear();
+      resp::write_request(wire_, {"GET", name});
+      begin_audit(lane, wire_.readable(), key, hit);
+    }
+  }
+  stats_.l1_hits.add(names.size());
+  if (!session.muted()) session.reply(converted_.readable());
+  return names.size();
+}
+
 // All of it from what may be served stale, or nothing.
 bool Router::mget_stale(Session& session, std::span<const Bytes> names) {
   if (session.outstanding()) return false;
@@ -170,19 +180,6 @@ bool Router::mget_stale(Session& session, std::span<const Bytes> names) {
   stats_.stale_served.add(names.size());
   if (!session.muted()) write_hit(session, {.reply = converted_.readable()}, Resp2Rule::null_bulk);
   return true;
-}
-
-// Are all of them held, and is the bus past the newest, so that none of the others is older than
-// it?
-bool Router::holds_all(const Lane& lane, std::span<const Bytes> names) {
-  const uint64_t proof_ns = via_bus(lane.mode) ? proof_of(lane).link_ns : UINT64_MAX;
-  return std::all_of(names.begin(), names.end(), [&](Bytes name) {
-    L1Hit hit;
-    return find_valid(
-               {hash_key(name, process_.hash_seed), lane.proof.space, get_command_->id, name, {}},
-               hit) &&
-           seen_ns(hit) <= proof_ns;
-  });
 }
 
 void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes reply) {

@@ -164,6 +164,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool is_valid(const L1Key& key, const L1Hit& hit) const;
   bool is_held(const L1Key& key) const;
   bool admits(uint64_t hash);
+  void count_hits(uint64_t hits);
   bool serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule);
   void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule);
   void write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule);
@@ -229,8 +230,8 @@ class Router final : public Session::Owner, public Connection::Owner {
 
   // mget.cc
   Outcome mget(Session& session, const Request& request, const Command& command);
+  size_t serve_mget(Session& session, std::span<const Bytes> names);
   bool mget_stale(Session& session, std::span<const Bytes> names);
-  bool holds_all(const Lane& lane, std::span<const Bytes> names);
   void on_mget_reply(Connection& connection, MgetFlight& flight, Bytes reply);
   std::pair<Pending, std::string> whole_mget(const MgetFlight& flight);
   bool mget_redirected(MgetFlight& flight, Bytes& error);
@@ -425,6 +426,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   RequestParser parser_;
   L1Table l1_;
   Admission admission_;
+  uint64_t counted_as_misses_ = 0;          ///< read ahead, kept, and not asked for yet
   int64_t ahead_credit_ = kAheadCreditMax;  ///< what may be read ahead
   struct Ahead {
     Bytes wire, key;

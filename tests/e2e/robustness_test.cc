@@ -235,7 +235,7 @@ TEST_CASE("a slow reader that reads at last gets everything", "[robustness]") {
   CHECK(good == 3000);
 }
 
-TEST_CASE("10,000 idle connections cost at most 40 MB", "[robustness][memory]") {
+TEST_CASE("10,000 idle connections cost at most 15 MB", "[robustness][memory]") {
   constexpr size_t kConnections = 10'000;
   Stack stack({"--set", "limits.clients=20000"});
   const uint64_t before = stack.proxy.process().resident_bytes();
@@ -250,8 +250,8 @@ TEST_CASE("10,000 idle connections cost at most 40 MB", "[robustness][memory]") 
   REQUIRE(wait_until([&] { return stack.proxy.count("clients") >= kConnections; }));
   // Idle, but not new: each has been served once.
   for (RawClient& client : idle) REQUIRE(client.ask("PING") == "+PONG\r\n");
-  const uint64_t growth = stack.proxy.process().resident_bytes() - before;
-  CHECK(growth <= 40'000'000);
+  // What serving all of them took for a moment goes back within a second or so.
+  CHECK(wait_until([&] { return stack.proxy.process().resident_bytes() <= before + 15'000'000; }));
   idle.clear();
   CHECK(wait_until([&] { return stack.proxy.count("clients") <= 1; }));
 }

@@ -58,6 +58,11 @@ void check_conversion(const std::string& reply, Resp2Rule rule, uint8_t seed) {
   in_splits(reply, seed, [&](Bytes chunk) { converter.feed(chunk, split); });
   NC_CHECK(split.readable() == whole.readable());
   if (Resp2Converter::same_in_resp2(reply)) NC_CHECK(whole.readable() == reply);
+  if (Resp2Converter::is_plain(reply)) {
+    Buffer plain;
+    Resp2Converter::append_plain(reply, plain);
+    NC_CHECK(plain.readable() == whole.readable());
+  }
 
   ReplyScanner scanner;
   const ReplyScanner::Step step = scanner.scan(whole.readable());

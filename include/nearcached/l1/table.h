@@ -32,7 +32,7 @@ struct L1Hit {
   uint64_t stamp = 0;
   uint64_t filled_ms = 0;
   uint64_t expires_ms = 0;
-  bool plain = false;     ///< the same bytes in RESP2
+  bool plain = false;     ///< L1Fill::plain
   bool negative = false;  ///< the key did not exist
   bool first = false;     ///< nobody has asked for it since it was stored
 };
@@ -42,7 +42,7 @@ struct L1Fill {
   uint64_t stamp;
   uint64_t filled_ms;
   uint64_t expires_ms;  ///< exclusive: at expires_ms it is gone
-  bool plain;
+  bool plain;           ///< Resp2Converter::is_plain()
   bool negative;
 };
 

@@ -32,6 +32,10 @@ class Resp2Converter {
 
   /// True if `reply`, one whole RESP3 reply, is byte for byte its own RESP2 form under every rule.
   static bool same_in_resp2(Bytes reply);
+  /// True if that is so, or if it is a map or a set of which that is so but for its header.
+  static bool is_plain(Bytes reply);
+  /// Appends the RESP2 form of a reply for which is_plain() holds.
+  static void append_plain(Bytes reply, Buffer& out);
 
  private:
   enum class Pairs : uint8_t {

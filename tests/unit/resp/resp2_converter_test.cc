@@ -110,6 +110,30 @@ TEST_CASE("what both protocols share passes unchanged", "[resp]") {
   }
 }
 
+// Fails when append_plain() counts a map's pairs as elements, or is_plain() looks at the header
+// only.
+TEST_CASE("a map or set of what both protocols share differs in its header alone", "[resp]") {
+  const auto plain = [](const std::string& reply) {
+    Buffer out;
+    Resp2Converter::append_plain(reply, out);
+    return std::string(out.readable());
+  };
+  for (const std::string reply : {"%2\r\n$1\r\na\r\n:1\r\n$0\r\n\r\n*2\r\n+x\r\n$-1\r\n",
+                                  "~2\r\n*2\r\n:1\r\n:2\r\n:3\r\n", "%0\r\n", "~0\r\n"}) {
+    INFO(reply);
+    CHECK(Resp2Converter::is_plain(reply));
+    CHECK_FALSE(Resp2Converter::same_in_resp2(reply));
+    CHECK(plain(reply) == convert_by_any_rule(reply));
+  }
+  for (const std::string reply : {"%1\r\n+a\r\n_\r\n", "~1\r\n,1.5\r\n", "%1\r\n+a\r\n%0\r\n",
+                                  "_\r\n", "*1\r\n#t\r\n", "|1\r\n+a\r\n+b\r\n+c\r\n"})
+    CHECK_FALSE(Resp2Converter::is_plain(reply));
+  for (const std::string& reply : kSame) {
+    CHECK(Resp2Converter::is_plain(reply));
+    CHECK(plain(reply) == reply);
+  }
+}
+
 TEST_CASE("a null is written as the command's rule says, at any depth", "[resp]") {
   CHECK(convert("_\r\n", Resp2Rule::null_bulk) == "$-1\r\n");
   CHECK(convert("_\r\n", Resp2Rule::flatten_pairs) == "$-1\r\n");
