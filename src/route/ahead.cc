@@ -13,7 +13,6 @@
 // paid for from a credit that only what was kept refills, so that it stops where it does not pay.
 #include <algorithm>
 
-#include "nearcached/base/hash.h"
 #include "route/flight.h"
 #include "route/router.h"
 
@@ -34,18 +33,21 @@ bool Router::waits_for_hit(const Session& session, Lane& lane, Bytes behind) {
   if (!coherence::may_serve(proof_of(lane), {session.floor_ns, false}, now_ns_, max_staleness_ns_))
     return false;
   ahead_.clear();
-  std::array<Bytes, RequestShape::kArgsMax> args;
-  for (size_t n = 0; n < kRequestsAhead && behind.size() >= RequestShape::kHashedBytes; ++n) {
-    const KnownShape& known = shapes_[RequestShape::hash(behind, shapes_.size())];
-    const size_t bytes = known.shape.read(behind, process_.config.limits.bulk_bytes, args);
-    if (bytes == 0 && !known.shape.begins(behind)) return false;
-    if (bytes == 0) break;  // it has not come in full
-    Ahead ahead{behind.substr(0, bytes), args[0], {}, &known, 0};
-    for (size_t i = 1; i < known.shape.args(); ++i) append_argument(ahead.variant, args[i]);
-    ahead.hash = hash_key(ahead.key, process_.hash_seed);
-    const L1Key key{ahead.hash, lane.proof.space, known.command, ahead.key, ahead.variant};
-    if (!is_held(key) && find_flight(key) == nullptr) ahead_.push_back(std::move(ahead));
-    behind.remove_prefix(bytes);
+  Run run;
+  for (size_t n = 0; n < kRequestsAhead && behind.size() >= RequestShape::kHashedBytes;) {
+    const size_t count = read_run(lane, behind, run);
+    if (count == 0) {
+      const KnownShape& known = shapes_[RequestShape::hash(behind, shapes_.size())];
+      if (!known.shape.begins(behind)) return false;
+      break;  // it has not come in full
+    }
+    for (size_t i = 0; i < count; ++i) {
+      const auto& [known, wire, key] = run[i];
+      if (!is_held(key) && find_flight(key) == nullptr)
+        ahead_.push_back({wire, key.key, std::string(key.variant), known, key.hash});
+      behind.remove_prefix(wire.size());
+    }
+    n += count;
   }
   return read_ahead(lane);
 }

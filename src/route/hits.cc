@@ -111,35 +111,64 @@ bool Router::is_at_rest(const Session& session) const {
          topology_->version() == process_.topology.version();
 }
 
+// The next requests of `in` that may be hits, and the lines of memory that looking for them will
+// touch on their way to the cache: one after the other they would be waited for. Returns how many.
+// Only the first may have arguments behind its key (variant_ holds them).
+size_t Router::read_run(const Lane& lane, Bytes in, Run& run) {
+  const uint64_t bulk_bytes_max = process_.config.limits.bulk_bytes;
+  std::array<Bytes, RequestShape::kArgsMax> args;
+  size_t count = 0;
+  while (count < run.size() && in.size() >= RequestShape::kHashedBytes) {
+    const KnownShape& known = shapes_[RequestShape::hash(in, shapes_.size())];
+    const size_t bytes = known.shape.read(in, bulk_bytes_max, args);
+    const bool bare = known.shape.args() == 1;
+    if (bytes == 0 || (!bare && count > 0)) break;
+    variant_.clear();
+    for (size_t i = 1; i < known.shape.args(); ++i) append_argument(variant_, args[i]);
+    const uint64_t hash = hash_key(args[0], process_.hash_seed);
+    run[count++] = {&known,
+                    in.substr(0, bytes),
+                    {hash, lane.proof.space, known.command, args[0], bare ? Bytes() : variant_}};
+    in.remove_prefix(bytes);
+    if (!bare) break;
+  }
+  if (count > 2) {
+    for (size_t i = 0; i < count; ++i) {
+      l1_.prefetch(run[i].key);
+      process_.stamps.prefetch(run[i].key.hash);
+    }
+    for (size_t i = 0; i < count; ++i) l1_.prefetch_item(run[i].key);
+  }
+  return count;
+}
+
+bool Router::serve_known(Session& session, const Lane& lane, const KnownRequest& request) {
+  const bool bus = via_bus(lane.mode);
+  if (hits_until_audit_ == 1 || session.wants_flush() || (bus && !serves_hits(session, lane)))
+    return false;
+  L1Hit hit;
+  if (!find_valid(request.key, hit)) return false;
+  write_hit(session.direct_out(), session, hit, request.known->rule);
+  if (hits_until_audit_ != 0) --hits_until_audit_;
+  if (bus) session.floor_ns = std::max(session.floor_ns, seen_ns(hit));
+  session.last_command = request.key.command;
+  return true;
+}
+
 size_t Router::serve_hits(Session& session, Bytes in) {
   if (cluster_ || in.size() < RequestShape::kHashedBytes) return 0;
   const Lane& lane = *session.lane;
   if (!lane.proof.tracking || !is_at_rest(session)) return 0;
   if (!serves_hits(session, lane) || !catch_up()) return 0;
-  const bool bus = via_bus(lane.mode);
-  const uint64_t bulk_bytes_max = process_.config.limits.bulk_bytes;
-  std::array<Bytes, RequestShape::kArgsMax> args;
+  Run run;
   size_t done = 0, hits = 0;
-  while (in.size() - done >= RequestShape::kHashedBytes && hits_until_audit_ != 1) {
-    const Bytes rest = in.substr(done);
-    const KnownShape& known = shapes_[RequestShape::hash(rest, shapes_.size())];
-    const size_t bytes = known.shape.read(rest, bulk_bytes_max, args);
-    if (bytes == 0) break;
-    variant_.clear();
-    for (size_t i = 1; i < known.shape.args(); ++i) append_argument(variant_, args[i]);
-    L1Hit hit;
-    const Bytes key = args[0];
-    if (!find_valid(
-            {hash_key(key, process_.hash_seed), lane.proof.space, known.command, key, variant_},
-            hit))
-      break;
-    write_hit(session.direct_out(), session, hit, known.rule);
-    if (hits_until_audit_ != 0) --hits_until_audit_;
-    session.last_command = known.command;
-    done += bytes;
-    ++hits;
-    if (bus) session.floor_ns = std::max(session.floor_ns, seen_ns(hit));
-    if (session.wants_flush() || (bus && !serves_hits(session, lane))) break;
+  for (bool more = true; more;) {
+    const size_t count = read_run(lane, in.substr(done), run);
+    size_t served = 0;
+    while (served < count && serve_known(session, lane, run[served]))
+      done += run[served++].wire.size();
+    hits += served;
+    more = served > 0 && served == count;
   }
   if (hits == 0) return 0;
   count_hits(hits);

@@ -19,6 +19,7 @@ namespace {
 
 // Beyond this many keys the PTTLs cost more than the hits save.
 constexpr size_t kKeysMax = 1024;
+constexpr size_t kStride = 8;
 
 }  // namespace
 
@@ -146,16 +147,27 @@ size_t Router::serve_mget(Session& session, std::span<const Bytes> names) {
   const uint64_t proof_ns = via_bus(lane.mode) ? proof_of(lane).link_ns : UINT64_MAX;
   converted_.clear();
   resp::write_array(converted_, names.size());
+  hashes_.clear();
+  const auto key_at = [&](size_t i) {
+    return L1Key{hashes_[i], lane.proof.space, get_command_->id, names[i], {}};
+  };
+  for (const Bytes name : names) {
+    hashes_.push_back(hash_key(name, process_.hash_seed));
+    process_.stamps.prefetch(hashes_.back());
+  }
+  // Two steps ahead of the look-up: a line of the index, then the item it names.
+  for (size_t i = 0; i < std::min(2 * kStride, names.size()); ++i) l1_.prefetch(key_at(i));
+  for (size_t i = 0; i < std::min(kStride, names.size()); ++i) l1_.prefetch_item(key_at(i));
   for (size_t i = 0; i < names.size(); ++i) {
-    const Bytes name = names[i];
-    const L1Key key{
-        hash_key(name, process_.hash_seed), lane.proof.space, get_command_->id, name, {}};
+    if (i + 2 * kStride < names.size()) l1_.prefetch(key_at(i + 2 * kStride));
+    if (i + kStride < names.size()) l1_.prefetch_item(key_at(i + kStride));
+    const L1Key key = key_at(i);
     L1Hit hit;
     if (!find_valid(key, hit) || seen_ns(hit) > proof_ns) return i;
     write_hit(converted_, session, hit, Resp2Rule::null_bulk);
     if (hits_until_audit_ != 0 && --hits_until_audit_ == 0) {
       wire_.clear();
-      resp::write_request(wire_, {"GET", name});
+      resp::write_request(wire_, {"GET", key.key});
       begin_audit(lane, wire_.readable(), key, hit);
     }
   }

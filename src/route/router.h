@@ -158,6 +158,17 @@ class Router final : public Session::Owner, public Connection::Owner {
   const Rule* rule_for(Bytes key) const;
 
   // hits.cc
+  struct KnownShape {  ///< of a request that may be a hit
+    RequestShape shape;
+    Resp2Rule rule = Resp2Rule::null_bulk;
+    uint16_t command = 0;
+  };
+  struct KnownRequest {
+    const KnownShape* known;
+    Bytes wire;
+    L1Key key;
+  };
+  using Run = std::array<KnownRequest, 16>;
   bool catch_up();
   bool serves_hits(const Session& session, const Lane& lane) const;
   bool find_valid(const L1Key& key, L1Hit& hit);
@@ -170,6 +181,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   void write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule);
   void learn_shape(const Request& request, const Command& command, Resp2Rule rule);
   bool is_at_rest(const Session& session) const;
+  size_t read_run(const Lane& lane, Bytes in, Run& run);
+  bool serve_known(Session& session, const Lane& lane, const KnownRequest& request);
 
   // modes.cc
   void begin_coherence(Lane& lane);
@@ -417,11 +430,6 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::shared_ptr<const CommandTable> table_;
   std::vector<bool> refused_;  ///< by Command::id
   const Command* get_command_ = nullptr;
-  struct KnownShape {  ///< of a request that may be a hit
-    RequestShape shape;
-    Resp2Rule rule = Resp2Rule::null_bulk;
-    uint16_t command = 0;
-  };
   std::array<KnownShape, 16> shapes_;
   RequestParser parser_;
   L1Table l1_;
@@ -530,6 +538,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::string variant_;
   Buffer wire_;
   std::vector<KeyRef> keys_;
+  std::vector<uint64_t> hashes_;
   Buffer converted_;
   uint64_t ticks_ = 0;
 

@@ -29,6 +29,7 @@ class StampTable {
   explicit StampTable(uint64_t slots);
 
   uint64_t load(uint64_t hash) const { return slot(hash).load(std::memory_order_seq_cst); }
+  void prefetch(uint64_t hash) const { __builtin_prefetch(&table_[hash >> 16 & mask_]); }
   void begin_write(uint64_t hash);
   /// Each call ends one begin_write of this hash: more ends than begins abort.
   void end_write(uint64_t hash);
