@@ -15,6 +15,7 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NEARCACHED = os.environ["NEARCACHED_BINARY"]
 LOADGEN = os.environ["NEARCACHED_LOADGEN"]
+FLOOR = os.environ["NEARCACHED_FLOOR"]
 QUICKSTART = os.path.join(ROOT, "tools", "quickstart")
 
 
@@ -62,7 +63,7 @@ class LoadGenerator(Directory):
         return run("redis-cli", "-p", self.port, *args)
 
     def get(self, *args):
-        return run(LOADGEN, "get", *self.shape, "--connections", 3, "--pipeline", 7, "--seconds",
+        return run(LOADGEN, "run", *self.shape, "--connections", 3, "--pipeline", 7, "--seconds",
                    0.2, *args)
 
     def test_right_replies_are_counted_as_the_server_counts_them(self):
@@ -98,7 +99,9 @@ class Bench(Directory):
             os.symlink(os.path.join(os.environ["NEARCACHED_BUILD"], part),
                        os.path.join(self.directory, "build", part))
         os.makedirs(os.path.join(self.directory, "build/tests/bench"))
-        os.symlink(LOADGEN, os.path.join(self.directory, "build/tests/bench/nearcached-loadgen"))
+        for program in (LOADGEN, FLOOR):
+            os.symlink(program, os.path.join(self.directory, "build/tests/bench",
+                                             os.path.basename(program)))
         done = run(os.path.join(ROOT, "tools", "bench"), "--build",
                    os.path.join(self.directory, "build"), "--no-twemproxy", "--rows", "hit p1 64",
                    "--rounds", 1, "--seconds", 0.1, "--keys", 100)

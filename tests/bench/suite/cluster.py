@@ -1,0 +1,108 @@
+"""In front of a cluster of three primaries."""
+import os
+import socket
+import statistics
+import time
+
+from .report import median_of, progress, ratios
+from .servers import HIT, PASS, REDIS, BenchError, command, free_port
+from .throughput import cell_name, measure, shape_of
+
+
+def start_cluster(machine):
+    """Three primaries without replicas; returns when each says that the cluster is ok."""
+    nodes = []
+    for _ in range(3):
+        port = free_port()
+        while port > 55_000:  # the cluster's own port is 10,000 above
+            port = free_port()
+        directory = os.path.join(machine.directory, f"node-{port}")
+        os.mkdir(directory)
+        nodes.append(machine.start("node", [
+            machine.options.upstream_binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+            "--appendonly", "no", "--cluster-enabled", "yes", "--dir", directory], port,
+            machine.upstream_core))
+    for i, node in enumerate(nodes):
+        command(node.port, "CLUSTER", "SET-CONFIG-EPOCH", str(i + 1))
+        command(node.port, "CLUSTER", "ADDSLOTSRANGE", str(i * 16384 // 3),
+                str((i + 1) * 16384 // 3 - 1))
+        command(node.port, "CLUSTER", "MEET", "127.0.0.1", str(nodes[0].port))
+    deadline = time.monotonic() + 20
+    while any("cluster_state:ok" not in command(node.port, "CLUSTER", "INFO") or
+              "cluster_known_nodes:3" not in command(node.port, "CLUSTER", "INFO")
+              for node in nodes):
+        if time.monotonic() > deadline:
+            raise BenchError("the cluster does not come up")
+        time.sleep(0.05)
+    return nodes
+
+
+def run(machine, cells):
+    """As in throughput; and [(server name, µs of a GET asked directly, µs of MGET of 100 keys)]"""
+    nodes = start_cluster(machine)
+    redis = machine.start_redis(REDIS, machine.server_core)
+    url = f"redis+cluster://127.0.0.1:{nodes[0].port}"
+    subjects = [redis, machine.start_pass(nodes[0], "--upstream", url),
+                machine.start_hit(nodes[0], "--upstream", url)]
+    for subject in subjects[1:]:
+        while "slots_covered=16384" not in command(subject.port, "NEARCACHE", "TOPOLOGY"):
+            time.sleep(0.05)
+    results = {cell: {subject.name: [] for subject in subjects} for cell in cells}
+    rounds = machine.options.rounds
+    for round_number in range(rounds):
+        turn = round_number % len(subjects)
+        for pipeline, value_bytes in cells:
+            progress(f"cluster, round {round_number + 1} of {rounds}: p{pipeline}")
+            machine.fill(subjects[:2], *shape_of(machine.options, value_bytes))
+            for subject in subjects[turn:] + subjects[:turn]:
+                results[pipeline, value_bytes][subject.name].append(
+                    measure(machine, subject, nodes[0], pipeline, value_bytes))
+    mget = [(subject.name, *mget_us(redis.port, subject.port)) for subject in subjects[1:]]
+    machine.stop_all()
+    return results, mget
+
+
+def mget_us(direct_port, port):
+    """Medians, interleaved: one GET asked of Redis directly; MGET of 100 keys of all shards."""
+    keys = [b"mget:%d" % i for i in range(100)]
+
+    def encoded(*args):
+        return b"*%d\r\n" % len(args) + b"".join(b"$%d\r\n%s\r\n" % (len(a), a) for a in args)
+
+    with socket.create_connection(("127.0.0.1", direct_port)) as direct, \
+            socket.create_connection(("127.0.0.1", port)) as proxy:
+        def ask(peer, request, size):
+            began = time.perf_counter()
+            peer.sendall(request)
+            reply = b""
+            while len(reply) < size:
+                reply += peer.recv(1 << 16)
+            if reply[:1] == b"-":
+                raise BenchError(f"MGET row: {reply[:80]!r}")
+            return (time.perf_counter() - began) * 1e6
+
+        value = b"v" * 64
+        ask(direct, encoded(b"SET", keys[0], value), 5)
+        for key in keys:
+            ask(proxy, encoded(b"SET", key, value), 5)
+        one, all_of_them = encoded(b"GET", keys[0]), encoded(b"MGET", *keys)
+        rounds = [(ask(direct, one, 71), ask(proxy, all_of_them, 6 + 71 * len(keys)))
+                  for _ in range(2000)]
+    return (statistics.median(direct_us for direct_us, _ in rounds),
+            statistics.median(mget_us for _, mget_us in rounds))
+
+
+def print_results(results, mget):
+    print("In front of a cluster of three primaries: CPU µs per request, against one Redis directly")
+    for (pipeline, size), by_name in results.items():
+        print(f"{cell_name(pipeline, size):<12} {REDIS:<22} "
+              f"{median_of(by_name[REDIS], 'cpu_us'):>8.3f}")
+        for name in (PASS, HIT):
+            share = f"  {median_of(by_name[name], 'hits') * 100:.1f} % hits" if name == HIT else ""
+            print(f"{'':<12} {name:<22} {median_of(by_name[name], 'cpu_us'):>8.3f}  "
+                  f"{statistics.median(ratios(by_name[name], by_name[REDIS], 'cpu_us')):.2f} × redis"
+                  f"{share}")
+    for name, direct_us, mget_us in mget:
+        print(f"{'MGET 100':<12} {name:<22} {mget_us:>8.1f} µs = {mget_us / direct_us:.2f} round trips "
+              f"of a GET asked directly ({direct_us:.1f} µs on loopback)")
+    print()
