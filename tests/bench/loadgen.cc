@@ -97,7 +97,7 @@ void run(const Options& options) {
   std::printf(
       "{\"requests\": %llu, \"bytes\": %llu, \"seconds\": %.6f, \"p50_us\": %.3f, "
       "\"p99_us\": %.3f, \"p999_us\": %.3f, \"churned\": %llu, \"churned_p99_us\": %.3f, "
-      "\"load_running_ns\": %llu, \"processes\": [%s]}\n",
+      "\"load_running_ns\": %llu, \"load_waiting_ns\": %llu, \"processes\": [%s]}\n",
       static_cast<unsigned long long>(load.replies()),
       static_cast<unsigned long long>(load.bytes_received()), load.elapsed_seconds(),
       load.latencies().percentile_us(0.50), load.latencies().percentile_us(0.99),
@@ -105,6 +105,7 @@ void run(const Options& options) {
       static_cast<unsigned long long>(load.churned_latencies().count()),
       load.churned_latencies().percentile_us(0.99),
       static_cast<unsigned long long>(own_after.running_ns - own_before.running_ns),
+      static_cast<unsigned long long>(own_after.waiting_ns - own_before.waiting_ns),
       processes.c_str());
 }
 

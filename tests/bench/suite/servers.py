@@ -227,6 +227,7 @@ class Machine:
             "cpu_us": running_ns / requests / 1e3,
             "cpu_ns_per_byte": running_ns / result["bytes"],
             "busy": running_ns / wall_ns,
+            "load_waited": result["load_waiting_ns"] / wall_ns,
             **{name: result[name] for name in ("requests", "p50_us", "p99_us", "p999_us", "churned",
                                                "churned_p99_us")},
         }
