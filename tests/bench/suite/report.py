@@ -6,6 +6,8 @@ import sys
 # `limit` is the most, or with at_least the least, that is good; `of` is the unit or the base.
 Target = collections.namedtuple("Target", "limit of at_least", defaults=(False,))
 
+LINES = {}  # what print_line() was given: figures of all rounds by row and what was measured
+
 
 def progress(text):
     if sys.stderr.isatty():
@@ -50,6 +52,7 @@ def verdict(of_rounds, target):
 
 def print_line(row, what, of_rounds, target=None, note=""):
     """One row of those that are not GET at a pipeline: what was measured, and what it should be."""
+    LINES[f"{row}: {what}"] = of_rounds
     outcome = verdict(of_rounds, target) if target else spread(of_rounds)
     progress("")
     print(f"{row:<16} {what:<46} {outcome}{'; ' + note if note else ''}")
