@@ -216,6 +216,8 @@ Result<void> assign(const Key& key, const Field& field, const Given& given) {
     case Kind::milliseconds:
     case Kind::seconds: return assign_number(key, field, given);
     case Kind::mode: return assign_choice(key, *std::get<CoherenceMode*>(field), given, kModes);
+    case Kind::policy:
+      return assign_choice(key, *std::get<L1Policy*>(field), given, kL1PolicyNames);
     case Kind::payload:
       return assign_choice(key, *std::get<EventPayload*>(field), given, kPayloads);
     case Kind::presence: return assign_choice(key, *std::get<PresentAs*>(field), given, kPresences);
@@ -249,6 +251,8 @@ std::string format(const Key& key, const Field& field) {
       return number ? format_number(key, *number) : std::string();
     }
     case Kind::mode: return quote(kModes[static_cast<size_t>(*std::get<CoherenceMode*>(field))]);
+    case Kind::policy:
+      return quote(kL1PolicyNames[static_cast<size_t>(*std::get<L1Policy*>(field))]);
     case Kind::payload:
       return quote(kPayloads[static_cast<size_t>(*std::get<EventPayload*>(field))]);
     case Kind::presence:
@@ -289,6 +293,7 @@ std::string accepted(const Key& key) {
       return "a duration in whole seconds such as 30s, 5m or 1h (" + range(key, format_seconds) +
              ")";
     case Kind::mode: return choices(kModes);
+    case Kind::policy: return choices(kL1PolicyNames);
     case Kind::payload: return choices(kPayloads);
     case Kind::presence: return choices(kPresences);
     case Kind::read_from: return choices(kReadFrom);

@@ -92,6 +92,8 @@ const std::array kConfigKeys{
     ConfigKey{{"l1", "entries_max", Kind::count, 0, 1ull << 32,
                "entries of all workers together; 0: as many as fit the memory"},
               [](Config& c) -> Field { return &c.l1.entries_max; }},
+    ConfigKey{{"l1", "policy", Kind::policy, 0, 0, "who leaves when memory is needed"},
+              [](Config& c) -> Field { return &c.l1.policy; }},
     ConfigKey{{"l1", "ttl", Kind::milliseconds, 1, 30 * kDay,
                "an entry lives no longer, even if its key does"},
               [](Config& c) -> Field { return &c.l1.ttl_ms; }},

@@ -1,6 +1,6 @@
-// S3-FIFO's ghost as a set-associative table of 16-bit fingerprints: 2 bytes per remembered item
-// and one cache line per question. Each line is a FIFO of its own, which is close enough to one
-// long queue; a false memory (32 in 65,536 per question) lets one item into the main queue early.
+// S3-FIFO's ghost as a set-associative table of 16-bit words: 2 bytes per remembered item and one
+// cache line per question. Each line is a FIFO of its own, which is close enough to one long queue;
+// a false memory (32 in 16,384 per question) lets one item into the main queues early.
 //
 // It grows by a line per eviction: a large block at once would have to be paid by thousands of
 // evictions in one put (15 ms at 5M items). A fingerprint does not tell to which half of a split
@@ -14,33 +14,35 @@
 namespace nearcached::l1 {
 
 void Ghost::step(uint64_t live_items) {
-  const uint64_t wanted = std::max<uint64_t>(1, live_items / kWays);
+  const uint64_t wanted = std::clamp<uint64_t>(live_items / kWays, 1, lines_.capacity());
   const uint64_t size = lines_.size();
   if (size < wanted) {
     lines_.resize(size + 1);
-    if (size > 0) lines_[size] = lines_[lines_.split_source(size)];
+    if (size > 0) lines_[size] = lines_[LineTable<Line>::split_source(size)];
   } else if (size > 2 * wanted) {
-    lines_[size - 1] = Line{};
     lines_.resize(size - 1);
   }
 }
 
-void Ghost::remember(uint64_t mix) {
+void Ghost::remember(uint64_t hash, unsigned used) {
   if (lines_.size() == 0) return;
-  Line& line = lines_[lines_.locate(mix)];
+  Line& line = lines_[lines_.locate(hash)];
   std::memmove(&line.prints[1], &line.prints[0], sizeof(line.prints) - sizeof(line.prints[0]));
-  line.prints[0] = print_of(mix);
+  line.prints[0] = static_cast<uint16_t>(print_of(hash) | used);
 }
 
-bool Ghost::take(uint64_t mix) {
-  if (lines_.size() == 0) return false;
-  Line& line = lines_[lines_.locate(mix)];
+unsigned Ghost::take(uint64_t hash) {
+  if (lines_.size() == 0) return 0;
+  Line& line = lines_[lines_.locate(hash)];
   uint16_t* const end = line.prints + kWays;
-  uint16_t* const found = std::find(line.prints, end, print_of(mix));
-  if (found == end) return false;
+  const unsigned print = print_of(hash);
+  uint16_t* const found = std::find_if(
+      line.prints, end, [print](uint16_t word) { return word != 0 && (word & ~3u) == print; });
+  if (found == end) return 0;
+  const unsigned used = *found & 3u;
   std::copy(found + 1, end, found);
   end[-1] = 0;
-  return true;
+  return used;
 }
 
 }  // namespace nearcached::l1

@@ -1,5 +1,5 @@
-// The ghost: fingerprints of items that were pushed out unread a short while ago. Who comes back
-// while still remembered was evicted too early, and enters the main queue at once.
+// The ghost: which keys were pushed out lately, and how much they had been used; without their
+// values.
 #pragma once
 #include <cstdint>
 
@@ -9,26 +9,25 @@ namespace nearcached::l1 {
 
 class Ghost {
  public:
-  /// Moves the size by one line towards remembering as many items as are live.
+  static constexpr unsigned kUsedMax = 3;
+
+  Ghost(uint64_t lines_max, uint64_t grain_bytes) : lines_(lines_max, grain_bytes) {}
+
+  /// Keeps room for about as many memories as there are live items; call it once per eviction.
   void step(uint64_t live_items);
-  /// Does nothing before the first step().
-  void remember(uint64_t mix);
-  /// True if it was remembered; forgets it.
-  bool take(uint64_t mix);
-  void clear() { lines_.resize(0); }
+  /// `used`: 1..kUsedMax.
+  void remember(uint64_t hash, unsigned used);
+  /// How much it had been used, 0 if it is not remembered; forgets it.
+  unsigned take(uint64_t hash);
   uint64_t bytes() const { return lines_.bytes(); }
+  void clear() { lines_.clear(); }
 
  private:
   static constexpr uint64_t kWays = 32;
   struct alignas(64) Line {
-    uint16_t prints[kWays];  ///< newest first; 0 = empty
+    uint16_t prints[kWays];  ///< newest first; 14 bits of print, 2 of use; 0 = free
   };
-
-  // From bits that locate() does not look at below 2^48 lines.
-  static uint16_t print_of(uint64_t mix) {
-    const auto print = static_cast<uint16_t>(mix >> 48);
-    return print != 0 ? print : 1;
-  }
+  static unsigned print_of(uint64_t hash) { return static_cast<unsigned>(hash >> 48) & ~3u; }
 
   LineTable<Line> lines_;
 };

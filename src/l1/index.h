@@ -1,88 +1,201 @@
-// The index: from a mixed hash to an item, without owning it.
+// The index: from a key to the place of its items, without owning them.
 //
-// Linear hashing over 64-byte buckets: a bucket holds seven words of tag and pointer and one link
-// to an overflow bucket, so that a miss reads one cache line. The table grows and shrinks by one
-// bucket at a time (step()), which is the only place where items move: no pause at any size.
-// Invariant: in a chain every word in use comes before every free one.
+// Linear hashing over 64-byte lines: ten slots of two 8-bit tags and a 32-bit place, and a link.
+// The line is chosen by the key's hash alone, so everything that is kept of one key is one walk
+// (erase of a key, INSPECT); the second tag is of space, command and arguments, so a lookup among
+// many variants compares only its own. The table grows and shrinks by a line at a time (step()).
+//
+// A line's link leads to another line, or, when five are full, to a fan: sixteen links chosen by
+// four bits of the variant's hash, each a chain that may fan out again. So a hash of 100,000 fields
+// is three fans deep, not a chain of 10,000 lines.
+//
+// Invariants: in a line every slot in use comes before every free one; in a chain only the last
+// line has free slots (but the first of a bucket may, if it links to a fan); no line but that is
+// empty, and no fan is; only the first of a bucket and fans link to fans.
 #pragma once
+#include <algorithm>
+#include <array>
 #include <cstdint>
+#include <functional>
+#include <vector>
 
-#include "l1/item.h"
 #include "l1/line_table.h"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 namespace nearcached::l1 {
 
+/// Where to look: `mix` of the key alone, `sub` of all else as well.
+struct Address {
+  uint64_t mix;
+  uint64_t sub;
+  bool operator==(const Address&) const = default;
+};
+
 class Index {
  public:
-  Index() = default;
-  ~Index() { clear(); }
-  Index(const Index&) = delete;
-  Index& operator=(const Index&) = delete;
+  using Place = uint32_t;  ///< never 0
+  /// The address of the item at a place, when lines are split.
+  using AddressOf = std::function<Address(Place)>;
 
-  Item* find(uint64_t mix, const L1Key& key) const {
-    if (buckets_.size() == 0) return nullptr;
-    const uint64_t tag = tag_of(mix);
-    for (const Bucket* b = &buckets_[buckets_.locate(mix)]; b != nullptr; b = b->overflow) {
-      for (const uint64_t word : b->words) {
-        if (word >> kTagShift == tag && item_of(word)->matches(key)) return item_of(word);
+  Index(uint64_t lines_max, uint64_t grain_bytes, AddressOf address_of);
+
+  /// The place for which `matches(place)` holds, or 0. Called for few others: the tags go first.
+  template <typename Matches>
+  Place find(const Address& address, Matches&& matches) const {
+    if (buckets_.size() == 0) return 0;
+    const uint8_t key_tag = key_tag_of(address), sub_tag = sub_tag_of(address);
+    const Line* line = &buckets_[buckets_.locate(address.mix)];
+    for (unsigned level = 0;;) {
+      for (unsigned bits = candidates(*line, key_tag, sub_tag); bits != 0; bits &= bits - 1) {
+        const Place place = line->place[__builtin_ctz(bits)];
+        if (place != 0 && matches(place)) return place;
       }
+      uint32_t link = line->link;
+      while ((link & kFan) != 0) link = fan(link).child[nibble(address, level++)];
+      if (link == 0) return 0;
+      line = &overflow(link);
     }
-    return nullptr;
+  }
+  /// Visits the places that may hold items of this key: few others. `visit` must not change the
+  /// index.
+  template <typename Visit>
+  void for_each_of_key(uint64_t mix, Visit&& visit) const {
+    if (buckets_.size() == 0) return;
+    const uint8_t tag = key_tag_of({mix, 0});
+    walk(buckets_[buckets_.locate(mix)], [&](const Line& line, unsigned slot) {
+      if (line.key_tag[slot] == tag) visit(line.place[slot]);
+    });
+  }
+  template <typename Visit>
+  void for_each(uint64_t bucket, Visit&& visit) const {
+    walk(buckets_[bucket], [&](const Line& line, unsigned slot) { visit(line.place[slot]); });
   }
   void prefetch_bucket(uint64_t mix) const {
     if (buckets_.size() != 0) __builtin_prefetch(&buckets_[buckets_.locate(mix)]);
   }
-  void prefetch_item(uint64_t mix) const;
+  /// The place that a find() is likely to compare first, or 0.
+  Place guess(const Address& address) const {
+    if (buckets_.size() == 0) return 0;
+    const Line& line = buckets_[buckets_.locate(address.mix)];
+    const unsigned bits = candidates(line, key_tag_of(address), sub_tag_of(address));
+    return bits == 0 ? 0 : line.place[__builtin_ctz(bits)];
+  }
 
-  /// `item` must not be there yet. Allocates the first buckets, or an overflow bucket.
-  void insert(uint64_t mix, Item* item);
-  /// `item` must be there.
-  void remove(uint64_t mix, const Item* item);
+  /// `place` must not be there yet.
+  void insert(const Address& address, Place place);
+  /// `place` must be there.
+  void remove(const Address& address, Place place);
+  /// The item at `from` now lies at `to`.
+  void move(const Address& address, Place from, Place to);
   /// Splits or merges one bucket if the load asks for it. Once per insert is enough.
   void step();
-  /// Forgets all items and frees all memory.
   void clear();
 
   uint64_t items() const { return items_; }
-  uint64_t bytes() const { return buckets_.bytes() + overflow_bytes_; }
+  uint64_t bytes() const { return buckets_.bytes() + overflow_.bytes(); }
   uint64_t bucket_count() const { return buckets_.size(); }
-
-  /// Visits the items of one bucket's chain; `visit` must not change the index.
-  template <typename Visit>
-  void for_each(uint64_t bucket_number, Visit&& visit) const {
-    for (const Bucket* b = &buckets_[bucket_number]; b != nullptr; b = b->overflow) {
-      for (const uint64_t word : b->words) {
-        if (word == 0) return;
-        visit(item_of(word));
-      }
-    }
+  /// False: no more lines, the item cannot be inserted.
+  bool has_room() const {
+    return buckets_.size() + 1 < buckets_.capacity() &&
+           overflow_.size() + kFanLines < overflow_.capacity();
   }
-  /// Aborts if a chain has a hole, a wrong tag or an item that belongs elsewhere, or if the index
-  /// did not keep up with its items (requires a step() after each insert).
+  /// Aborts if an item is where find() would not look, or an invariant above does not hold.
   void check_invariants() const;
 
  private:
-  static constexpr uint64_t kWords = 7;
-  static constexpr unsigned kTagShift = 48;
-  struct alignas(64) Bucket {
-    uint64_t words[kWords];  ///< tag << 48 | address; 0 = free
-    Bucket* overflow;
+  static constexpr unsigned kSlots = 10;
+  static constexpr uint32_t kFan = 1u << 31;
+  static constexpr unsigned kLevels = 8;     ///< of fans; beyond, a plain chain
+  static constexpr unsigned kFanLines = 32;  ///< at most, made by one insert
+  struct alignas(64) Line {
+    std::array<uint8_t, kSlots> key_tag;
+    std::array<uint8_t, kSlots> sub_tag;
+    std::array<Place, kSlots> place;
+    uint32_t link;  ///< number of an overflow line, + kFan if it is a fan; 0: none
+    unsigned used() const {
+      return static_cast<unsigned>(std::find(place.begin(), place.end(), 0u) - place.begin());
+    }
+  };
+  struct alignas(64) Fan {
+    std::array<uint32_t, 16> child;
+  };
+  static_assert(sizeof(Line) == 64 && sizeof(Fan) == 64);
+  struct Entry {
+    Address address;
+    Place place;
+  };
+  struct Slot {
+    Line* line;
+    unsigned number;
   };
 
-  // The highest bit is always set, so that no tag equals that of a free word.
-  static uint64_t tag_of(uint64_t mix) { return mix >> kTagShift | 0x8000; }
-  static Item* item_of(uint64_t word) {
-    return reinterpret_cast<Item*>(word & ((uint64_t{1} << kTagShift) - 1));
+  static uint8_t key_tag_of(const Address& a) { return static_cast<uint8_t>(a.mix >> 56); }
+  static uint8_t sub_tag_of(const Address& a) { return static_cast<uint8_t>(a.sub >> 56); }
+  static unsigned nibble(const Address& a, unsigned level) { return a.sub >> (4 * level) & 15; }
+  static unsigned candidates(const Line& line, uint8_t key_tag, uint8_t sub_tag) {
+#ifdef __SSE2__
+    const auto tags = [](const uint8_t* at, uint8_t tag) {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+      return _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(static_cast<char>(tag))));
+    };
+    const char* at = reinterpret_cast<const char*>(&line);
+    const auto* bytes = reinterpret_cast<const uint8_t*>(at);
+    return static_cast<unsigned>(tags(bytes, key_tag) & tags(bytes + kSlots, sub_tag)) &
+           ((1u << kSlots) - 1);
+#else
+    unsigned bits = 0;
+    for (unsigned i = 0; i < kSlots; ++i)
+      bits |= static_cast<unsigned>(line.key_tag[i] == key_tag && line.sub_tag[i] == sub_tag) << i;
+    return bits;
+#endif
   }
-  void append(Bucket& head, uint64_t word);
-  Bucket* add_overflow();
-  void free_overflow(Bucket* b);
+  Line& overflow(uint32_t link) const { return overflow_[link & ~kFan]; }
+  Fan& fan(uint32_t link) const { return reinterpret_cast<Fan&>(overflow_[link & ~kFan]); }
+
+  template <typename Visit>
+  void walk(const Line& first, Visit&& visit) const {
+    const Line* line = &first;
+    while (true) {
+      for (unsigned slot = 0; slot < kSlots && line->place[slot] != 0; ++slot) visit(*line, slot);
+      if ((line->link & kFan) != 0) {
+        walk_fan(fan(line->link), visit);
+        return;
+      }
+      if (line->link == 0) return;
+      line = &overflow(line->link);
+    }
+  }
+  template <typename Visit>
+  void walk_fan(const Fan& node, Visit& visit) const {
+    for (const uint32_t child : node.child) {
+      if ((child & kFan) != 0) walk_fan(fan(child), visit);
+      else if (child != 0) walk(overflow(child), visit);
+    }
+  }
+
+  Slot slot_of(const Address& address, Place place) const;
+  static void set(Line& line, unsigned slot, const Address& address, Place place);
+  uint32_t new_line();
+  void free_line(uint32_t link);
+  void fan_out(uint32_t& link, unsigned level);
+  void unlink_empty(const Address& address, Line& head);
+  void take_chain(uint64_t bucket, std::vector<Entry>& entries);
+  void take_link(uint32_t link, std::vector<Entry>& entries);
+  void check_link(uint32_t link, uint64_t bucket, unsigned level, uint64_t path,
+                  uint64_t& seen) const;
   void split();
   void merge();
 
-  LineTable<Bucket> buckets_;
+  LineTable<Line> buckets_;
+  LineTable<Line> overflow_;
+  uint32_t free_lines_ = 0;  ///< a list through their links
+  uint32_t used_lines_ = 0;  ///< of the overflow, fans included
   uint64_t items_ = 0;
-  uint64_t overflow_bytes_ = 0;
+  AddressOf address_of_;
+  std::vector<Entry> scratch_;
 };
 
 }  // namespace nearcached::l1

@@ -1,30 +1,28 @@
 // A table of cache lines that grows and shrinks by one line, addressed by linear hashing: line n is
 // split out of line split_source(n), and all other lines stay where they are. What a split does
-// with the content is the caller's business. Memory comes in pages of 64 lines, so that neither
-// growth nor the budget it takes ever comes as one large step.
+// with the content is the caller's business. The lines lie in one reserved range of addresses, so
+// that finding one reads no directory.
 #pragma once
 #include <bit>
 #include <cstdint>
-#include <vector>
 
-#include "l1/heap.h"
+#include "l1/region.h"
 
 namespace nearcached::l1 {
 
 template <typename Line>
 class LineTable {
  public:
-  static constexpr uint64_t kPageLines = 64;
   static_assert(sizeof(Line) == 64);
 
-  LineTable() = default;
-  ~LineTable() { resize(0); }
-  LineTable(const LineTable&) = delete;
-  LineTable& operator=(const LineTable&) = delete;
+  /// Never more than `lines_max` lines; they are counted in steps of `grain_bytes`.
+  LineTable(uint64_t lines_max, uint64_t grain_bytes)
+      : region_(lines_max * sizeof(Line)), grain_(grain_bytes) {}
 
   uint64_t size() const { return size_; }
+  uint64_t capacity() const { return region_.bytes() / sizeof(Line); }
   Line& operator[](uint64_t number) const {
-    return pages_[number / kPageLines][number % kPageLines];
+    return reinterpret_cast<Line*>(region_.base())[number];
   }
   /// The line of this hash; size() must not be 0.
   uint64_t locate(uint64_t mix) const {
@@ -33,37 +31,26 @@ class LineTable {
   }
   static uint64_t split_source(uint64_t number) { return number - std::bit_floor(number); }
 
-  /// New lines on a new page are zero; a line given up must have been zeroed by the caller.
+  /// New lines are zero.
   void resize(uint64_t size) {
-    const uint64_t pages = (size + kPageLines - 1) / kPageLines;
-    // By an eighth: doubling would take the room of a thousand items in one put at 5M items.
-    if (pages > pages_.capacity()) pages_.reserve(pages + pages / 8);
-    while (pages_.size() < pages) {
-      pages_.push_back(static_cast<Line*>(heap_alloc_lines(kPageBytes)));
-      page_bytes_ += heap_cost(pages_.back(), kPageBytes);
-    }
-    while (pages_.size() > pages) {
-      page_bytes_ -= heap_cost(pages_.back(), kPageBytes);
-      heap_free(pages_.back());
-      pages_.pop_back();
-    }
-    if (pages == 0) pages_ = std::vector<Line*>();
+    for (uint64_t line = size; line < size_; ++line) (*this)[line] = Line{};
+    if (size < size_) region_.release(size * sizeof(Line), size_ * sizeof(Line));
     size_ = size;
     mask_ = size == 0 ? 0 : std::bit_ceil(size) - 1;
   }
-  /// As the allocator counts.
-  uint64_t bytes() const {
-    if (pages_.capacity() == 0) return 0;
-    return page_bytes_ + heap_cost(pages_.data(), pages_.capacity() * sizeof(Line*));
+  /// Gives all lines back at once.
+  void clear() {
+    region_.release(0, region_.bytes());
+    size_ = mask_ = 0;
   }
+  /// What counts against the budget.
+  uint64_t bytes() const { return (size_ * sizeof(Line) + grain_ - 1) & ~(grain_ - 1); }
 
  private:
-  static constexpr size_t kPageBytes = kPageLines * sizeof(Line);
-
-  std::vector<Line*> pages_;
+  Region region_;
+  uint64_t grain_;
   uint64_t size_ = 0;
   uint64_t mask_ = 0;  ///< bit_ceil(size_) − 1
-  uint64_t page_bytes_ = 0;
 };
 
 }  // namespace nearcached::l1

@@ -29,15 +29,19 @@ Router::Router(Process& process, Loop& loop, unsigned index)
       loop_(loop),
       index_(index),
       parser_(Session::limits_of(process.config)),
-      l1_(process.config.l1.enabled ? process.config.l1.memory_bytes / process.config.server.threads
-                                    : 0,
-          process.config.l1.entries_max / process.config.server.threads,
-          [this](uint64_t hash, uint32_t space, uint64_t stamp) {
-            for (const auto& lane : lanes_)
-              if (lane->proof.space == space || lane->stale_space == space)
-                return !coherence::stamp_holds(stamp, process_.stamps.load(hash));
-            return true;
-          }),
+      l1_({.memory_bytes = process.config.l1.enabled
+                               ? process.config.l1.memory_bytes / process.config.server.threads
+                               : 0,
+           .entries_max = process.config.l1.entries_max / process.config.server.threads,
+           .policy = process.config.l1.policy,
+           .hash_of = [seed = process.hash_seed](Bytes key) { return hash_key(key, seed); },
+           .is_dead =
+               [this](uint64_t hash, uint32_t space, uint64_t stamp) {
+                 for (const auto& lane : lanes_)
+                   if (lane->proof.space == space || lane->stale_space == space)
+                     return !coherence::stamp_holds(stamp, process_.stamps.load(hash));
+                 return true;
+               }}),
       admission_(process.config.l1.scan_resistance && process.config.l1.enabled
                      ? process.config.l1.memory_bytes / process.config.server.threads / 256
                      : 0),

@@ -118,6 +118,10 @@ double ns_per_miss(L1Table& table, uint64_t items) {
   return ns_since(start, 1'000'000);
 }
 
+L1Options with(uint64_t memory_bytes) {
+  return {.memory_bytes = memory_bytes, .hash_of = [](Bytes key) { return hash_key(key, kSeed); }};
+}
+
 void put(L1Table& table, uint64_t number, Bytes reply) {
   const KeyText key(number);
   if (!table.put(key.l1(), {reply, 0, 0, kExpiresMs, true, false}, 0)) std::abort();
@@ -131,7 +135,7 @@ double ns_per_put(L1Table& table, uint64_t count, Bytes reply) {
 
 /// The longest of `count` puts: growth and eviction must not stop the worker.
 double us_worst_put(uint64_t count, Bytes reply) {
-  L1Table table(count * (reply.size() + 100) / 2, 0);
+  L1Table table(with(count * (reply.size() + 100) / 2));
   uint64_t worst = 0;
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t before = cpu_ns();
@@ -151,7 +155,7 @@ int main(int argc, char** argv) {
   const double worst_put_us = us_worst_put(items, reply);
   const std::vector<KeyText> requests = make_requests(items);
 
-  L1Table table(uint64_t{64} << 30, 0);
+  L1Table table(with(items * (reply.size() + 100)));
   const double put_growing_ns = ns_per_put(table, items, reply);
   const L1Stats& stats = table.stats();
   const double payload = static_cast<double>(reply.size() + 16);
@@ -168,7 +172,7 @@ int main(int argc, char** argv) {
   std::printf("miss                 %6.0f ns, of which most makes the key's text\n",
               ns_per_miss(table, items));
 
-  L1Table evicting(stats.used_bytes / 2, 0);
+  L1Table evicting(with(stats.used_bytes / 2));
   std::printf("put, half evicting   %6.0f ns\n", ns_per_put(evicting, items, reply));
   return 0;
 }

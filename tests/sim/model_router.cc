@@ -63,7 +63,13 @@ void Process::post(Router& router, std::function<void()> task) {
 }
 
 Router::Router(Process& p, unsigned i)
-    : process(p), engine(p.engine), index(i), l1_(p.options.l1_bytes, 0) {}
+    : process(p),
+      engine(p.engine),
+      index(i),
+      l1_({.memory_bytes = p.options.l1_bytes, .hash_of = [&p](Bytes text) {
+             const auto* name = std::find(std::begin(kNameText), std::end(kNameText), text);
+             return p.hash_of(static_cast<Key>(name - std::begin(kNameText)));
+           }}) {}
 
 std::string Router::name() const {
   return "proxy " + std::to_string(process.number) + "." + std::to_string(index);

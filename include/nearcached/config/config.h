@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "nearcached/base/l1_policy.h"
 #include "nearcached/base/log_level.h"
 #include "nearcached/base/result.h"
 
@@ -110,6 +111,7 @@ struct Config {
     bool enabled = true;
     uint64_t memory_bytes = 64ull << 20;  ///< the whole process; divided among the workers
     uint64_t entries_max = 0;             ///< 0: bounded by memory alone
+    L1Policy policy = L1Policy::automatic;
     uint64_t ttl_ms = 60'000;
     uint64_t negative_ttl_ms = 5'000;
     uint64_t value_bytes_max = 64 * 1024;  ///< longer replies are not kept

@@ -6,8 +6,8 @@
 // arguments behind the key. `stamp` is kept for the caller, which compares it
 // (coherence/stamp_table.h); the table never interprets it, except through `is_dead` when it looks
 // for memory. Expiry is exact on read. Every byte counts against the budget: index, headers, keys,
-// values and the allocator's rounding. Not thread-safe: one table per worker. Time is an argument,
-// in ms.
+// values, holes and the allocator's rounding. Not thread-safe: one table per worker. Time is an
+// argument, in ms.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "nearcached/base/bytes.h"
+#include "nearcached/base/l1_policy.h"
 
 namespace nearcached {
 
@@ -70,13 +71,22 @@ struct L1Stats {
   uint64_t rejected_too_big = 0;
 };
 
+struct L1Options {
+  uint64_t memory_bytes = 0;  ///< 0: the table stores nothing
+  uint64_t entries_max = 0;   ///< 0: bounded by memory alone
+  L1Policy policy = L1Policy::automatic;
+  /// False: memory_bytes is compared with the replies' bytes alone, as simulators of caches count.
+  bool charge_overhead = true;
+  /// The hash of L1Key::hash: the table does not keep it. Must be given unless memory_bytes is 0.
+  std::function<uint64_t(Bytes key)> hash_of = {};
+  /// Tells whether an item can never be served again (its stamp or its space is stale); asked when
+  /// memory is needed, never on a lookup. May be empty.
+  std::function<bool(uint64_t hash, uint32_t space, uint64_t stamp)> is_dead = {};
+};
+
 class L1Table {
  public:
-  /// `is_dead` tells whether an item can never be served again (its stamp or its space is stale);
-  /// asked when memory is needed, never on a lookup. May be empty.
-  using IsDead = std::function<bool(uint64_t hash, uint32_t space, uint64_t stamp)>;
-
-  L1Table(uint64_t budget_bytes, uint64_t max_entries, IsDead is_dead = {});
+  explicit L1Table(L1Options options);
   ~L1Table();
   L1Table(const L1Table&) = delete;
   L1Table& operator=(const L1Table&) = delete;
@@ -85,23 +95,27 @@ class L1Table {
   bool find(const L1Key& key, uint64_t now_ms, L1Hit& hit);
   /// The same without counting as an access and without dropping anything.
   bool peek(const L1Key& key, uint64_t now_ms, L1Hit& hit) const;
-  /// Prefetches the index line that find(key) will read first. Of the whole key, because variants
-  /// of one key are spread over the index.
+  /// Prefetches the index line that find(key) will read first.
   void prefetch(const L1Key& key) const;
   /// Prefetches the item itself; call it once the line of prefetch() has had time to arrive.
   void prefetch_item(const L1Key& key) const;
   /// Stores or replaces. False if nothing was stored: already past its time, larger than an eighth
   /// of the budget, or budget 0. What was there before under this key is gone in any case.
-  /// `fill` must not point into the table's own memory. A life longer than 49 days is cut to that.
+  /// `fill` must not point into the table's own memory. A life longer than 24 days is cut to that.
   bool put(const L1Key& key, const L1Fill& fill, uint64_t now_ms);
   /// Drops one item; true if it was there.
   bool erase(const L1Key& key);
+  /// Drops everything that is kept of a key, in any space, by any command, with any arguments: one
+  /// walk along one chain. Returns how many items that were.
+  uint64_t erase_key(uint64_t hash, Bytes key);
+  /// O(1), but for values that are kept outside the log, and what the system takes for its pages.
   void clear();
 
-  /// All items of this key in any space and variant, for INSPECT: walks the whole table.
+  /// All items of this key in any space and variant, for INSPECT.
   void inspect(Bytes key, const std::function<void(const L1Entry&)>& visit) const;
   /// Reclaims a few expired or dead items; call once per loop turn. O(1), and nothing at all when
-  /// `now_ms` has not moved since the last call.
+  /// `now_ms` has not moved since the last call. Memory where nothing has expired is not read for
+  /// it, except by a slow hand that looks for the dead.
   void sweep(uint64_t now_ms);
   /// A walk through the whole table in steps, during which it may change.
   struct Walk {

@@ -49,7 +49,7 @@ Config everything_changed() {
   c.upstream.replication_factor = 2;
   c.upstream.sentinel_user = "a \"quoted\" user";
   c.upstream.sentinel_password = "***";  // as every password is printed
-  c.l1 = {false, (5ull << 40) / 8, 1ull << 32, 1, 0, 1, false};
+  c.l1 = {false, (5ull << 40) / 8, 1ull << 32, L1Policy::random, 1, 0, 1, false};
   c.coherence = {CoherenceMode::off, 1'001, 500, 1ull << 30, true, "other.1", 2, 3};
   c.subscriptions = {{"changed:a", EventPayload::pattern}, {"b", EventPayload::key}};
   c.rules = {{"a\tb\"\\:*", false, 1, 0, 12'345, 7, true, false, 2, 1},
@@ -191,10 +191,10 @@ TEST_CASE("an unknown key is answered with the nearest one", "[config]") {
   CHECK(error_of("[l1]\nmax_staleness = 1") ==
         "n.toml:2: l1.max_staleness: unknown key; did you mean coherence.max_staleness?");
   CHECK(error_of("listen = []") == "n.toml:1: listen: unknown key; did you mean server.listen?");
-  CHECK(
-      error_of("[l1]\nxyzzy = 1") ==
-      "n.toml:2: l1.xyzzy: unknown key; [l1] has enabled, memory, entries_max, ttl, negative_ttl, "
-      "value_max, scan_resistance");
+  CHECK(error_of("[l1]\nxyzzy = 1") ==
+        "n.toml:2: l1.xyzzy: unknown key; [l1] has enabled, memory, entries_max, policy, ttl, "
+        "negative_ttl, "
+        "value_max, scan_resistance");
   CHECK(error_of("[[rule]]\nkeys = \"*\"\ntl = 1") ==
         "n.toml:3: rule.tl: unknown key; did you mean rule.ttl?");
 }

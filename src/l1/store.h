@@ -1,0 +1,118 @@
+// What the table is made of, and what is done with it below the calls of L1Table.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "l1/contexts.h"
+#include "l1/ghost.h"
+#include "l1/index.h"
+#include "l1/log.h"
+#include "l1/queues.h"
+#include "l1/ranking.h"
+#include "nearcached/l1/table.h"
+
+namespace nearcached::l1 {
+
+enum class Cause { evicted, expired, dead, superseded };
+
+class Store {
+ public:
+  using Place = Log::Place;
+
+  explicit Store(L1Options options);
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  /// Everything one has to know of an item to read or to drop it.
+  struct Found {
+    Place place = 0;
+    Item::Parts parts;
+    explicit operator bool() const { return place != 0; }
+  };
+
+  Address address_of(const L1Key& key, uint16_t context) const;
+  Found look_up(const L1Key& key) const;
+  bool expired(Item item, uint64_t now_ms) const {
+    return static_cast<int32_t>(item.expires_low() - static_cast<uint32_t>(now_ms)) <= 0;
+  }
+  /// Whole again; requires what advance() keeps true.
+  uint64_t expires_ms(Item item) const {
+    const auto ahead = static_cast<int32_t>(item.expires_low() - static_cast<uint32_t>(latest_ms_));
+    return latest_ms_ + static_cast<uint64_t>(static_cast<int64_t>(ahead));
+  }
+  void count_access(const Found& found);
+  bool put(const L1Key& key, const L1Fill& fill, uint64_t now_ms);
+  void drop(Place place, const Item::Parts& parts, Cause cause);
+  /// Time goes on: call it before anything that compares with it.
+  void advance(uint64_t now_ms) {
+    if (now_ms > latest_ms_) latest_ms_ = now_ms;
+    if (latest_ms_ - complete_ms_ > kHorizonMs) forget_old();
+  }
+  void sweep(uint64_t now_ms);
+  void clear();
+  uint64_t used() const;
+  /// What an item takes of the budget.
+  uint64_t cost_of(const Item::Parts& parts) const;
+  /// What an item takes by itself, for INSPECT.
+  uint64_t bytes_of(const Item::Parts& parts) const;
+  void check_invariants();
+
+  const L1Options options;
+  L1Stats stats;
+  Log log;
+  Contexts contexts;
+  Index index;
+
+ private:
+  // Expiry is kept modulo 2^32 ms. No life is longer than 2^31, and no item stays for more than
+  // 2^30 after its end, so the difference to now always fits 31 bits and a sign.
+  static constexpr uint64_t kLifetimeMax = (uint64_t{1} << 31) - 1;
+  static constexpr uint64_t kHorizonMs = uint64_t{1} << 30;
+
+  struct Incoming {
+    uint64_t cost = 0;
+    uint32_t log_bytes = 0;
+    uint64_t block_bytes = 0;
+    uint64_t reply_bytes = 0;
+    bool trial = true;
+    unsigned frequency = 0;
+  };
+
+  Address address_at(Place place) const;
+  bool is_gone(const Item& item, const Item::Parts& parts, Cause& cause) const;
+  unsigned queue_for(const Incoming& in) const;
+  bool fits(const Incoming& in) const;
+  bool make_room(const Incoming& in);
+  bool evict_one(bool force);
+  bool evict_ranked();
+  bool requeue(Place place, const Item::Parts& parts, Use use, unsigned queue);
+  bool is_sparse() const;
+  bool compact();
+  void moved(Place from, Place to);
+  uint64_t drop_gone(uint32_t segment);
+  void forget_old();
+  External* new_block(uint64_t payload);
+  void free_block(External* block, uint64_t payload);
+
+  const uint64_t memory_max_;  ///< of everything; the budget unless overhead is not charged
+  const uint64_t entry_cost_;  ///< share of the budget that an entry takes if entries are limited
+  const uint64_t grain_;       ///< by which tables grow
+  const uint64_t headroom_;    ///< kept for what moves while room is being made
+  Ghost ghost_;
+  Queues queues_;
+  std::optional<Ranking> ranking_;
+  External* newest_block_ = nullptr;
+  uint64_t block_bytes_ = 0;
+  uint64_t reply_bytes_ = 0;
+  uint64_t latest_ms_ = 0;
+  uint64_t complete_ms_ = 0;    ///< what had expired before this is gone
+  uint64_t pass_began_ms_ = 0;  ///< the hand's pass under way
+  uint64_t swept_ms_ = 0;
+  uint32_t hand_ = 0;       ///< of expiry: a segment's number
+  uint32_t dead_hand_ = 0;  ///< of what is dead
+  uint32_t compact_at_ = 0;
+};
+
+}  // namespace nearcached::l1
