@@ -1,6 +1,7 @@
 // Spaces and commands by a short number: an item names its (space, command) with two bytes instead
 // of six. A number is free again when the last item that names it has gone.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -24,6 +25,7 @@ class Contexts {
   uint32_t space(uint16_t number) const { return entries_[number].space; }
   uint16_t command(uint16_t number) const { return entries_[number].command; }
   uint64_t items(uint16_t number) const { return entries_[number].items; }
+  size_t size() const { return entries_.size(); }  ///< numbers that have been given out
   uint64_t bytes() const {
     return entries_.capacity() * sizeof(Entry) + heads_.capacity() * sizeof(uint16_t);
   }

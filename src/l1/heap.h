@@ -12,8 +12,6 @@ uint64_t heap_cost_expected(size_t bytes);
 uint64_t heap_cost(const void* block, size_t bytes);
 /// Never returns nullptr.
 void* heap_alloc(size_t bytes);
-/// Zeroed and aligned to a cache line; `bytes` is a multiple of 64. Never returns nullptr.
-void* heap_alloc_lines(size_t bytes);
 void heap_free(void* block);
 
 }  // namespace nearcached::l1

@@ -61,12 +61,6 @@ struct Packed {
   static void store(char* to, unsigned code, uint64_t value) {
     std::memcpy(to, &value, kWidth[code]);
   }
-  /// Reads eight bytes whatever the width: the log has room behind its last item.
-  static uint64_t load(const char* from, unsigned code) {
-    uint64_t value;
-    std::memcpy(&value, from, sizeof(value));
-    return value & ~uint64_t{0} >> (64 - 8 * kWidth[code]);
-  }
 };
 using PackedLength = Packed<1, 2, 4, 4>;
 using PackedLifetime = Packed<2, 3, 4, 4>;
@@ -122,15 +116,11 @@ class Item {
     const char* p = at_ + kRankAt + rank_;
     uint32_t key_bytes = static_cast<uint8_t>(at_[10]);
     if (key_bytes == 255) key_bytes = take<uint32_t>(p);
-    const unsigned length_code = f >> kLengthShift & 3, lifetime_code = f >> kLifetimeShift & 3;
-    const unsigned stamp_code = f >> kStampShift & 3;
-    const uint64_t reply_bytes = PackedLength::load(p, length_code);
-    p += PackedLength::kWidth[length_code];
-    parts.lifetime_ms = PackedLifetime::load(p, lifetime_code);
-    p += PackedLifetime::kWidth[lifetime_code];
-    parts.stamp = PackedVersion::load(p, stamp_code);
-    if (stamp_code != 3) parts.stamp <<= kStampZeros;
-    p += PackedVersion::kWidth[stamp_code];
+    const Layout& layout = kLayouts[f >> kLengthShift & 63];
+    const uint64_t reply_bytes = load_masked(p, layout.length_mask);
+    parts.lifetime_ms = load_masked(p + layout.lifetime_at, layout.lifetime_mask);
+    parts.stamp = load_masked(p + layout.stamp_at, layout.stamp_mask) << layout.stamp_shift;
+    p += layout.end;
     const uint32_t variant_bytes = (f & kVariant) != 0 ? take<uint32_t>(p) : 0;
     const char* data = p;
     if ((f & kExternal) != 0) {
@@ -190,6 +180,36 @@ class Item {
   struct Codes {
     unsigned length, lifetime, stamp;
   };
+  /// Where the numbers of an item are, by the six bits of their codes: one read instead of three
+  /// that wait for each other.
+  struct Layout {
+    uint64_t length_mask, lifetime_mask, stamp_mask;
+    uint8_t lifetime_at, stamp_at, end, stamp_shift;
+  };
+  static constexpr uint64_t mask_of(unsigned width) { return ~uint64_t{0} >> (64 - 8 * width); }
+  static constexpr std::array<Layout, 64> make_layouts() {
+    std::array<Layout, 64> layouts{};
+    for (unsigned code = 0; code < 64; ++code) {
+      const uint8_t length = PackedLength::kWidth[code & 3];
+      const uint8_t lifetime = PackedLifetime::kWidth[code >> 2 & 3];
+      const uint8_t stamp = PackedVersion::kWidth[code >> 4];
+      layouts[code] = {mask_of(length),
+                       mask_of(lifetime),
+                       mask_of(stamp),
+                       length,
+                       static_cast<uint8_t>(length + lifetime),
+                       static_cast<uint8_t>(length + lifetime + stamp),
+                       static_cast<uint8_t>(code >> 4 == 3 ? 0 : kStampZeros)};
+    }
+    return layouts;
+  }
+  static const std::array<Layout, 64> kLayouts;
+  /// Reads eight bytes whatever the width: the log has room behind its last item.
+  static uint64_t load_masked(const char* from, uint64_t mask) {
+    uint64_t value;
+    std::memcpy(&value, from, sizeof(value));
+    return value & mask;
+  }
   static Codes codes_of(const ItemFields& f) {
     const uint64_t version = f.stamp >> kStampZeros;
     const bool settled = version << kStampZeros == f.stamp;
@@ -222,5 +242,7 @@ class Item {
   char* at_;
   unsigned rank_;
 };
+
+inline constexpr std::array<Item::Layout, 64> Item::kLayouts = Item::make_layouts();
 
 }  // namespace nearcached::l1

@@ -12,8 +12,6 @@
 // bytes per item; segments know their earliest expiry instead).
 #include "l1/store.h"
 
-#include <xxhash.h>
-
 #include <bit>
 
 #include "l1/heap.h"
@@ -26,12 +24,6 @@ constexpr uint64_t kLargestShare = 8;            // an item may take an eighth o
 constexpr uint32_t kInlineShare = 4;             // and a quarter of a segment inside the log
 constexpr uint64_t kIndexBytes = 9;              // per item, about: for its cost only
 constexpr uint64_t kUnchargedMax = 32ull << 30;  // addresses when overhead is not charged
-
-uint64_t mix(uint64_t x) {
-  x = (x ^ x >> 32) * 0xD6E8FEB86659FD93u;
-  x = (x ^ x >> 32) * 0xD6E8FEB86659FD93u;
-  return x ^ x >> 32;
-}
 
 bool is_ranked(L1Policy policy) {
   return policy != L1Policy::automatic && policy != L1Policy::s3fifo;
@@ -82,15 +74,6 @@ Store::Store(L1Options given)
 }
 
 Store::~Store() { clear(); }
-
-Address Store::address_of(const L1Key& key, uint16_t context) const {
-  const uint64_t of_key = mix(key.hash);
-  // Under the key's secret hash, so that who picks the arguments cannot aim them at one place
-  // either.
-  uint64_t sub = of_key + (context + uint64_t{1}) * 0x9E3779B97F4A7C15u;
-  if (!key.variant.empty()) sub = XXH3_64bits_withSeed(key.variant.data(), key.variant.size(), sub);
-  return {of_key, mix(sub)};
-}
 
 Address Store::address_at(Place place) const {
   const Item item = log.item(place);
@@ -286,7 +269,7 @@ void Store::check_invariants() {
   NC_CHECK(options.entries_max == 0 || index.items() <= options.entries_max);
   NC_CHECK(options.charge_overhead || reply_bytes_ <= options.memory_bytes);
   uint64_t cost = 0, trial = 0, replies = 0, blocks = 0;
-  std::vector<uint64_t> by_context(Contexts::kNone);
+  std::vector<uint64_t> by_context(contexts.size());
   for (uint32_t n = 0; n < log.segment_count(); ++n) {
     if (log.segment(n).queue == Log::kNone) continue;
     log.for_each(n, [&](Place place, const Item& item) {
@@ -304,8 +287,8 @@ void Store::check_invariants() {
   }
   NC_CHECK(cost == queues_.cost() && trial == queues_.trial_cost());
   NC_CHECK(replies == reply_bytes_ && blocks == block_bytes_);
-  for (uint16_t c = 0; c < Contexts::kNone; ++c)
-    NC_CHECK(by_context[c] == 0 || contexts.items(c) == by_context[c]);
+  for (size_t c = 0; c < by_context.size(); ++c)
+    NC_CHECK(contexts.items(static_cast<uint16_t>(c)) == by_context[c]);
   if (ranking_) {
     ranking_->check_invariants();
     NC_CHECK(ranking_->items() == index.items());

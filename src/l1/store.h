@@ -1,5 +1,7 @@
 // What the table is made of, and what is done with it below the calls of L1Table.
 #pragma once
+#include <xxhash.h>
+
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -32,7 +34,19 @@ class Store {
     explicit operator bool() const { return place != 0; }
   };
 
-  Address address_of(const L1Key& key, uint16_t context) const;
+  /// Where the items of a key are: XXH3's bits, folded once more in case a hash is a worse one.
+  static uint64_t mix_of(uint64_t hash) {
+    const uint64_t x = (hash ^ hash >> 32) * 0xD6E8FEB86659FD93u;
+    return x ^ x >> 32;
+  }
+  /// The rest is hashed under the key's secret hash, so that who picks the arguments cannot aim
+  /// them at one place either.
+  static Address address_of(const L1Key& key, uint16_t context) {
+    const uint64_t mix = mix_of(key.hash);
+    const uint64_t sub = mix + (context + uint64_t{1}) * 0x9E3779B97F4A7C15u;
+    if (key.variant.empty()) return {mix, mix_of(sub)};
+    return {mix, XXH3_64bits_withSeed(key.variant.data(), key.variant.size(), sub)};
+  }
   Found look_up(const L1Key& key) const;
   bool expired(Item item, uint64_t now_ms) const {
     return static_cast<int32_t>(item.expires_low() - static_cast<uint32_t>(now_ms)) <= 0;

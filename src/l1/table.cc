@@ -55,7 +55,7 @@ bool L1Table::peek(const L1Key& key, uint64_t now_ms, L1Hit& hit) const {
 }
 
 void L1Table::prefetch(const L1Key& key) const {
-  impl_->index.prefetch_bucket(impl_->address_of(key, 0).mix);
+  impl_->index.prefetch_bucket(Store::mix_of(key.hash));
 }
 
 void L1Table::prefetch_item(const L1Key& key) const {
@@ -83,7 +83,7 @@ bool L1Table::erase(const L1Key& key) {
 uint64_t L1Table::erase_key(uint64_t hash, Bytes key) {
   Store& t = *impl_;
   std::vector<Store::Place> doomed;
-  t.index.for_each_of_key(t.address_of({hash, 0, 0, key, {}}, 0).mix, [&](Store::Place place) {
+  t.index.for_each_of_key(Store::mix_of(hash), [&](Store::Place place) {
     if (t.log.item(place).parts().key == key) doomed.push_back(place);
   });
   for (const Store::Place place : doomed)
@@ -96,7 +96,7 @@ void L1Table::clear() { impl_->clear(); }
 void L1Table::inspect(Bytes key, const std::function<void(const L1Entry&)>& visit) const {
   const Store& t = *impl_;
   if (t.index.items() == 0) return;
-  const uint64_t mix = t.address_of({t.options.hash_of(key), 0, 0, key, {}}, 0).mix;
+  const uint64_t mix = Store::mix_of(t.options.hash_of(key));
   t.index.for_each_of_key(mix, [&](Store::Place place) {
     const Item item = t.log.item(place);
     const Item::Parts parts = item.parts();
