@@ -12,6 +12,13 @@
 #include <cstring>
 
 namespace nearcached::l1 {
+namespace {
+
+// Lines. A ghost that follows every change of the number of items forgets at each: slack is better,
+// but of a few lines the double is too much.
+constexpr uint64_t kSmall = 16;
+
+}  // namespace
 
 void Ghost::step(uint64_t live_items) {
   const uint64_t wanted = std::clamp<uint64_t>(live_items / kWays, 1, lines_.capacity());
@@ -19,7 +26,7 @@ void Ghost::step(uint64_t live_items) {
   if (size < wanted) {
     lines_.resize(size + 1);
     if (size > 0) lines_[size] = lines_[LineTable<Line>::split_source(size)];
-  } else if (size > 2 * wanted) {
+  } else if (size > (wanted < kSmall ? wanted + 1 : 2 * wanted)) {
     lines_.resize(size - 1);
   }
 }

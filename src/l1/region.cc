@@ -9,8 +9,10 @@
 namespace nearcached::l1 {
 namespace {
 
-// Below, a huge page might hold more than the budget allows.
-constexpr uint64_t kHugeFrom = 64u << 20;
+// A range is filled from its beginning. So much of it lies on small pages: the unused rest of a
+// huge one would be more than a few per cent of what is used.
+constexpr uint64_t kHugeFrom = 16u << 20;
+constexpr uint64_t kHugeBytes = 2u << 20;
 
 constexpr uint64_t round_up(uint64_t bytes) {
   return (bytes + Region::kPageBytes - 1) & ~(Region::kPageBytes - 1);
@@ -23,7 +25,9 @@ Region::Region(uint64_t bytes) : bytes_(round_up(bytes == 0 ? 1 : bytes)) {
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   NC_CHECK(at != MAP_FAILED);
   base_ = static_cast<char*>(at);
-  if (bytes_ >= kHugeFrom) madvise(base_, bytes_, MADV_HUGEPAGE);  // advice: refusal is no error
+  // Advice: refusal is no error.
+  if (bytes_ >= kHugeFrom + kHugeBytes)
+    madvise(base_ + kHugeFrom, bytes_ - kHugeFrom, MADV_HUGEPAGE);
 }
 
 Region::~Region() { munmap(base_, bytes_); }

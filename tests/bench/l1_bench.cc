@@ -48,6 +48,14 @@ uint64_t next_random(uint64_t& state) {
   return state ^= state << 17;
 }
 
+uint64_t resident_bytes() {
+  unsigned long total = 0, resident = 0;
+  std::FILE* file = std::fopen("/proc/self/statm", "r");
+  if (file == nullptr || std::fscanf(file, "%lu %lu", &total, &resident) != 2) std::abort();
+  std::fclose(file);
+  return resident * uint64_t{4096};
+}
+
 uint64_t cpu_ns() {
   timespec ts;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
@@ -156,13 +164,17 @@ int main(int argc, char** argv) {
   const std::vector<KeyText> requests = make_requests(items);
 
   L1Table table(with(items * (reply.size() + 100)));
+  const uint64_t resident_before = resident_bytes();
   const double put_growing_ns = ns_per_put(table, items, reply);
+  const uint64_t resident = resident_bytes() - resident_before;
   const L1Stats& stats = table.stats();
   const double payload = static_cast<double>(reply.size() + 16);
   const double item_bytes = static_cast<double>(stats.used_bytes) / static_cast<double>(items);
   std::printf("items %llu, key 16 B, reply %zu B\n", static_cast<unsigned long long>(items),
               reply.size());
   std::printf("overhead per item    %6.1f B\n", item_bytes - payload);
+  std::printf("resident / counted   %6.3f\n",
+              static_cast<double>(resident) / static_cast<double>(stats.used_bytes));
   std::printf("worst put            %6.0f us\n", worst_put_us);
   std::printf("one random read      %6.0f ns\n", ns_per_random_read(stats.used_bytes));
   std::printf("put, growing         %6.0f ns\n", put_growing_ns);
