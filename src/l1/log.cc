@@ -36,7 +36,7 @@ Log::Place Log::reserve(unsigned queue, uint32_t bytes) const {
   return place_at(uint64_t{tail} * segment_bytes_ + segments_[tail].end);
 }
 
-void Log::open(unsigned queue, double base) {
+void Log::open(unsigned queue) {
   uint32_t number = free_;
   if (number != kNone) {
     free_ = segments_[number].next;
@@ -49,7 +49,6 @@ void Log::open(unsigned queue, double base) {
   segments_[number] = Segment{};
   segments_[number].prev = q.tail;
   segments_[number].queue = queue;
-  segments_[number].base = base;
   segments_[number].expires_ms = UINT64_MAX;
   (q.tail == kNone ? q.head : segments_[q.tail].next) = number;
   q.tail = number;
@@ -57,8 +56,10 @@ void Log::open(unsigned queue, double base) {
   ++used_;
 }
 
-void Log::commit(Place place, uint32_t bytes, uint64_t expires_ms) {
+void Log::commit(Place place, uint32_t bytes, uint64_t expires_ms, double base) {
   Segment& s = segments_[number_of(place)];
+  if (s.end == 0) s.base = base;
+  s.last_base = base;
   const uint32_t step = step_of(bytes);
   s.end += step;
   s.live_bytes += step;

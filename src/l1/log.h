@@ -26,7 +26,8 @@ class Log {
     uint32_t live_bytes = 0;
     uint32_t live_items = 0;
     uint64_t expires_ms = 0;  ///< no item in it expires before
-    double base = 0;          ///< the policy's, given when it was opened
+    double base = 0;          ///< the policy's, of its first item
+    double last_base = 0;     ///< and of its last
     uint32_t queue = kNone;   ///< kNone: free
   };
 
@@ -49,13 +50,17 @@ class Log {
   /// Room for `bytes` at the tail of a queue, as place; 0 if its last segment has none.
   Place reserve(unsigned queue, uint32_t bytes) const;
   /// Gives the queue a new last segment; requires has_unused().
-  void open(unsigned queue, double base);
-  /// What was reserved has been written.
-  void commit(Place place, uint32_t bytes, uint64_t expires_ms);
+  void open(unsigned queue);
+  /// What was reserved has been written. `base` is the policy's, and never falls in one queue.
+  void commit(Place place, uint32_t bytes, uint64_t expires_ms, double base);
   /// The oldest item of a queue, or 0. Segments that have been emptied are given up.
   Place head(unsigned queue);
-  /// The base of the oldest segment; the queue must not be empty.
-  double head_base(unsigned queue) const { return segments_[queues_[queue].head].base; }
+  /// The base of the oldest item, taken to rise evenly within its segment; the queue must not be
+  /// empty.
+  double head_base(unsigned queue) const {
+    const Segment& s = segments_[queues_[queue].head];
+    return s.base + (s.last_base - s.base) * s.begin / s.end;
+  }
   uint32_t head_segment(unsigned queue) const { return queues_[queue].head; }
   bool empty(unsigned queue) const { return queues_[queue].head == kNone; }
   uint64_t occupied() const { return occupied_; }  ///< bits of queues that are not empty
@@ -100,6 +105,7 @@ class Log {
       source.begin += step;
     }
     target.expires_ms = std::min(target.expires_ms, source.expires_ms);
+    target.last_base = source.begin < source.end ? source.base : source.last_base;
     if (source.begin < source.end) return false;
     give_up(from);
     return true;

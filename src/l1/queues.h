@@ -4,9 +4,9 @@
 // auto. What is new stands in one of 32 trial queues until it has been asked for once more, all
 // else in one of 32 main queues. The queue's number is the power of two of an item's worth: how
 // often it was used, times the average cost over its own. A queue is a FIFO; the rank of its oldest
-// is its worth plus the inflation when its segment was opened, and the lowest rank goes first
+// is its worth plus the inflation when it was queued, and the lowest rank goes first
 // (GDSF's rule, so worth decays as others leave). Whoever was asked for since it was queued is
-// queued again instead of leaving. The trial queues leave first while they have a fifth of all
+// queued again instead of leaving. The trial queues leave first while they have a quarter of all
 // cost, with an inflation of their own: a large new item's trial is shorter than a small one's, and
 // a scan passes through them alone.
 //
@@ -32,7 +32,7 @@ class Queues {
   /// The queue of a new item, and of one that has been used `frequency` times.
   unsigned trial_queue(uint64_t cost) const { return kClasses + class_of(1, cost); }
   unsigned main_queue(unsigned frequency, uint64_t cost) const { return class_of(frequency, cost); }
-  /// The base of a segment opened now for this queue.
+  /// The base of an item queued now.
   double base(unsigned queue) const { return inflation_[is_trial(queue)]; }
   /// The queue whose oldest item should leave or move, kNone if all are empty. Raises the
   /// inflation.

@@ -108,13 +108,13 @@ bool Store::requeue(Place place, const Item::Parts& parts, Use use, unsigned que
   Place to = log.reserve(queue, parts.bytes);
   if (to == 0) {
     if (!log.has_unused() || used() + log.segment_bytes() + grain_ > memory_max_) return false;
-    log.open(queue, queues_.base(queue));
+    log.open(queue);
     to = log.reserve(queue, parts.bytes);
   }
   Item item = log.item(place);
   item.set_use(use);
   std::memcpy(log.item(to).at(), item.at(), parts.bytes);
-  log.commit(to, parts.bytes, expires_ms(item));
+  log.commit(to, parts.bytes, expires_ms(item), queues_.base(queue));
   index.move(address_at(place), place, to);
   const uint64_t cost = cost_of(parts);
   queues_.remove(log.queue_of(place), cost);

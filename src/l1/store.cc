@@ -224,12 +224,12 @@ bool Store::put(const L1Key& key, const L1Fill& fill, uint64_t now_ms) {
   const unsigned queue = queue_for(in);
   Place place = log.reserve(queue, in.log_bytes);
   if (place == 0) {
-    log.open(queue, queues_.base(queue));
+    log.open(queue);
     place = log.reserve(queue, in.log_bytes);
   }
   External* const block = external ? new_block(payload) : nullptr;
   Item::write(log.item(place).at(), fields, rank, block);
-  log.commit(place, in.log_bytes, fields.expires_ms);
+  log.commit(place, in.log_bytes, fields.expires_ms, queues_.base(queue));
   in.cost = cost_of(log.item(place).parts());  // the system's allocator only tells afterwards
   queues_.add(queue, in.cost);
   reply_bytes_ += in.reply_bytes;
