@@ -206,7 +206,7 @@ class Machine:
         for server in servers:
             self.loadgen("fill", "--port", server.port, *shape)
 
-    def warm(self, server, *shape, passes=2):
+    def warm(self, server, *shape, passes=3):
         """The pass before the measured one: fills L1 where there is one, and caches of the CPU."""
         self.loadgen("run", "--port", server.port, "--pipeline", 16, "--passes", passes, *shape)
 
