@@ -43,6 +43,7 @@ bool Router::waits_for_hit(const Session& session, Lane& lane, Bytes behind) {
     }
     for (size_t i = 0; i < count; ++i) {
       const auto& [known, wire, key] = run[i];
+      if (known->rule == Resp2Rule::unknown && session.resp == 2) return false;
       if (!is_held(key) && find_flight(key) == nullptr)
         ahead_.push_back({wire, key.key, std::string(key.variant), known, key.hash});
       behind.remove_prefix(wire.size());

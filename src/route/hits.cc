@@ -146,6 +146,7 @@ bool Router::serve_known(Session& session, const Lane& lane, const KnownRequest&
   const bool bus = via_bus(lane.mode);
   if (hits_until_audit_ == 1 || session.wants_flush() || (bus && !serves_hits(session, lane)))
     return false;
+  if (request.known->rule == Resp2Rule::unknown && session.resp == 2) return false;
   L1Hit hit;
   if (!find_valid(request.key, hit)) return false;
   write_hit(session.direct_out(), session, hit, request.known->rule);

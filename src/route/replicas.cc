@@ -53,9 +53,10 @@ Session::Outcome Router::read_at_replica(Session& session, const Request& reques
   const auto args = request.args;
   const Lane& lane = *session.lane;
   const Cache cache = cache_of(command, args);
-  const Resp2Rule shape = session.resp == 2 ? resp2_rule_of(command, args) : Resp2Rule::null_bulk;
-  if (cache == Cache::never || cache == Cache::mget || shape == Resp2Rule::unknown ||
-      !rule_for(args[1])->replica_fill || !process_.config.l1.enabled || !lane.connection->up() ||
+  const Resp2Rule shape = resp2_rule_of(command, args);
+  if (cache == Cache::never || cache == Cache::mget ||
+      (shape == Resp2Rule::unknown && session.resp == 2) || !rule_for(args[1])->replica_fill ||
+      !process_.config.l1.enabled || !lane.connection->up() ||
       request.wire.size() > process_.config.l1.value_bytes_max || !catch_up())
     return relay(session, request, &command);
   variant_.clear();

@@ -294,9 +294,9 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   for (const Bytes arg : request.args.subspan(2)) append_argument(variant_, arg);
   const Bytes key = request.args[1];
   L1Key l1_key{hash_key(key, process_.hash_seed), 0, command.id, key, variant_};
-  const Resp2Rule rule =
-      session.resp == 2 ? resp2_rule_of(command, request.args) : Resp2Rule::null_bulk;
-  if (rule == Resp2Rule::unknown) return relay(session, request, &command);
+  // Of the command, whatever this session speaks: others may join its flight or use its shape.
+  const Resp2Rule rule = resp2_rule_of(command, request.args);
+  if (rule == Resp2Rule::unknown && session.resp == 2) return relay(session, request, &command);
   learn_shape(request, command, rule);
   const Lane& lane = *session.lane;
   // The proof before what it vouches for: the bus may bring both between two looks.
@@ -317,6 +317,7 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   if (!settled || !lane.proof.tracking) return relay(session, request, &command);
   if (session.outstanding() && lane.mode == CoherenceMode::resp3 && is_held(l1_key)) {
     if (waits_for_hit(session, *session.lane, request.behind)) return Outcome::later;
+    if (!must_wait(session, *session.lane)) stats_.l1_misses.add();
     return relay(session, request, &command);
   }
   return start_read(session, request, command, l1_key, rule);

@@ -166,6 +166,34 @@ TEST_CASE("a read among writes does not hold up what stands behind it", "[cache]
   CHECK(monitor.count("\"GET\" \"held\"") == 9);
 }
 
+// Fails when what is remembered of a request (its shape, its flight) converts as the first client
+// needed it: a RESP3 client's pairs would reach a RESP2 client as pairs.
+TEST_CASE("clients of both protocols share what is held, and each gets its own form", "[cache]") {
+  Stack stack({"--threads", "1"});
+  stack.redis.client()("ZADD z 1 a 2 b");
+  const std::string ask = encode({"ZRANGE", "z", "0", "-1", "WITHSCORES"});
+  const std::string pairs = "*2\r\n*2\r\n$1\r\na\r\n,1\r\n*2\r\n$1\r\nb\r\n,2\r\n";
+  const std::string flat = "*4\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$1\r\n2\r\n";
+  RawClient newer(stack.proxy.port()), older(stack.proxy.port());
+  newer.ask("HELLO 3");
+  REQUIRE(older.ask("PING") == "+PONG\r\n");
+  // One flight for both.
+  stack.redis.freeze();
+  newer.send(ask);
+  older.send(ask);
+  stack.redis.thaw();
+  CHECK(newer.read_reply() == pairs);
+  CHECK(older.read_reply() == flat);
+  // Hits of one shape, learned from either.
+  for (int round = 0; round < 3; ++round) {
+    newer.send(ask);
+    CHECK(newer.read_reply() == pairs);
+    older.send(ask);
+    CHECK(older.read_reply() == flat);
+  }
+  CHECK(stack.proxy.count("l1_hits") > 0);
+}
+
 TEST_CASE("what MGET fetched answers GET, and the other way round", "[cache]") {
   Stack stack;
   stack.redis.client()("MSET a 1 b 2");
