@@ -9,7 +9,7 @@
 namespace nearcached {
 
 struct Buffer::Pool {
-  static constexpr size_t kBlocksMax = 64;  // 1 MiB a thread
+  static constexpr size_t kBlocksMax = 32;  // 512 KiB a thread
   Block* blocks[kBlocksMax];
   size_t count = 0;
   ~Pool() {
