@@ -430,7 +430,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::shared_ptr<const CommandTable> table_;
   std::vector<bool> refused_;  ///< by Command::id
   const Command* get_command_ = nullptr;
-  std::array<KnownShape, 16> shapes_;
+  std::array<KnownShape, 256> shapes_;
   RequestParser parser_;
   L1Table l1_;
   Admission admission_;

@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 #include <random>
+#include <set>
 #include <string>
 
 #include "nearcached/resp/request_parser.h"
@@ -46,6 +47,23 @@ TEST_CASE("a request of a known shape is read as the parser reads it", "[resp][s
   CHECK(args[0] == "");
   CHECK(args[1] == "1");
   CHECK(args[3] == "WITHSCORES");
+}
+
+// Fails when the letters' case does not count: two clients that write one command differently would
+// take turns in forgetting each other's shape.
+TEST_CASE("the shapes of common reads have places of their own", "[resp][shape]") {
+  const auto place = [](const char* name, size_t args) {
+    std::vector<std::string> parts{name};
+    parts.resize(args, "argument");
+    return RequestShape::hash(wire_of(parts), 256);
+  };
+  std::set<size_t> places;
+  for (const char* name : {"GET", "get", "STRLEN", "HGETALL"}) places.insert(place(name, 2));
+  for (const char* name : {"HGET", "hget"}) places.insert(place(name, 3));
+  CHECK(places.size() == 6);
+  CHECK(place("ZRANGE", 4) != place("ZRANGE", 5));
+  CHECK(RequestShape::hash(wire_of({"GET", "k"}), 256) ==
+        RequestShape::hash(wire_of({"GET", std::string(200, 'k')}), 256));
 }
 
 TEST_CASE("what is of another shape, or not whole, is refused", "[resp][shape]") {
