@@ -37,7 +37,8 @@ TEST_CASE("a key is let in at its second miss", "[l1][admission]") {
   CHECK(admission.admits(hash_of(1'000'000)));
 }
 
-TEST_CASE("a loop over more keys than a window has opens it again and keeps it open", "[l1][admission]") {
+TEST_CASE("a loop over more keys than a window has opens it again and keeps it open",
+          "[l1][admission]") {
   Admission admission(kMemory);
   (void)scan(admission, 0, 100'000);
   REQUIRE(admission.strict());
