@@ -103,10 +103,9 @@ std::string host(uint16_t port) { return "127.0.0.1:" + std::to_string(port); }
 
 std::vector<std::string> cluster_options(std::vector<std::string> more) {
   // A replica is listed once its offset is not 0: after the first ping of its primary.
-  more.insert(more.end(),
-              {"--repl-ping-replica-period", "1", "--cluster-enabled", "yes",
-               "--cluster-node-timeout", "700", "--cluster-port", std::to_string(free_port()),
-               "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"});
+  more.insert(more.end(), {"--repl-ping-replica-period", "1", "--cluster-enabled", "yes",
+                           "--cluster-node-timeout", "700", "--cluster-replica-validity-factor",
+                           "0", "--repl-diskless-sync-delay", "0"});
   return more;
 }
 

@@ -23,8 +23,6 @@
 namespace nearcached::e2e {
 namespace {
 
-constexpr int kLaunchTries = 5;
-
 void must(const std::string& reply, const std::string& what) {
   if (reply.rfind("(error)", 0) == 0) throw std::runtime_error(what + ": " + reply);
 }

@@ -26,6 +26,9 @@ class TempDir {
 /// A TCP port of 127.0.0.1 that nobody listens on now, below the range that the kernel gives to
 /// outgoing connections, so that none of those can take it before the server does.
 uint16_t free_port();
+/// How often a server is started on other ports before its test fails: between a port's choice and
+/// its use another process may take it.
+constexpr int kLaunchTries = 5;
 
 /// One child process. Its standard output and error go to one file, shown when a test fails.
 /// The kernel kills the child if the thread that started it ends: start it on the main thread.

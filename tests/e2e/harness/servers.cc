@@ -57,6 +57,17 @@ bool accepts(uint16_t port) {
   }
 }
 
+/// More than accepts(): a Redis listens before it opens its cluster's port, and ends if it cannot.
+bool answers(uint16_t port) {
+  try {
+    Client client(port);
+    client("PING");
+    return true;
+  } catch (const std::runtime_error&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 bool wait_until(const std::function<bool()>& predicate, std::chrono::milliseconds within) {
@@ -82,12 +93,19 @@ std::string nearcached_binary() {
   return path;
 }
 
-RedisServer::RedisServer(std::vector<std::string> options)
-    : port_(free_port()), options_(std::move(options)) {
-  start();
+RedisServer::RedisServer(std::vector<std::string> options) : options_(std::move(options)) {
+  for (int tries = 1; !launch(); ++tries) {
+    if (tries == kLaunchTries) throw std::runtime_error("redis-server did not start: " + log());
+    port_ = free_port();
+    bus_port_ = free_port();
+  }
 }
 
 void RedisServer::start() {
+  if (!launch()) throw std::runtime_error("redis-server did not start: " + log());
+}
+
+bool RedisServer::launch() {
   std::vector<std::string> argv{"redis-server",
                                 "--port",
                                 std::to_string(port_),
@@ -100,14 +118,18 @@ void RedisServer::start() {
                                 "--dir",
                                 dir_.path(),
                                 "--enable-debug-command",
-                                "yes"};
+                                "yes",
+                                "--cluster-port",
+                                std::to_string(bus_port_)};
   argv.insert(argv.end(), options_.begin(), options_.end());
   process_.start(argv, dir_.path() + "/log");
-  const bool serving = wait_until([&] { return !process_.running() || accepts(port_); });
-  if (!serving || !process_.running()) {
-    throw std::runtime_error("redis-server did not start: " + read_file(dir_.path() + "/log"));
-  }
+  const bool ended = wait_until([&] { return !process_.running() || answers(port_); });
+  if (ended && process_.running()) return true;
+  process_.kill();
+  return false;
 }
+
+std::string RedisServer::log() const { return read_file(dir_.path() + "/log"); }
 
 void RedisServer::start(std::vector<std::string> options) {
   options_ = std::move(options);

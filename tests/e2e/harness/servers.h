@@ -38,8 +38,12 @@ class RedisServer {
   uint64_t calls(const std::string& command) const;
 
  private:
+  bool launch();
+  std::string log() const;
+
   TempDir dir_;
-  uint16_t port_;
+  uint16_t port_ = free_port();
+  uint16_t bus_port_ = free_port();  // of a server with --cluster-enabled
   std::vector<std::string> options_;
   Process process_;
 };
