@@ -126,9 +126,7 @@ bool Session::must_pause() {
   if (replies_.outstanding() >= owner_.config().limits.client_inflight) {
     if (!paused_) owner_.on_limit(inflight_paused);
     paused_ = true;
-  } else if (output_bytes() >
-             std::min<uint64_t>(kEagerFlushBytes,
-                                owner_.config().limits.client_output_pause_bytes)) {
+  } else if (wants_flush()) {
     // What has been answered may go out now: that the socket takes it is the usual case.
     if (!stream_.flush(replies_.out())) {
       paused_ = true;  // broken: the stream's error callback or the next flush closes

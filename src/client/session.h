@@ -7,6 +7,7 @@
 // and closed beyond limits.client_output. Thread: its worker's. Lifetime: owned by the worker's
 // session table; others hold a SessionRef, which dies with close().
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -72,8 +73,11 @@ class Session final : private Stream::Handler {
   void hold(ReplyQueue::Slot slot) { replies_.hold(slot); }
   void release(ReplyQueue::Slot slot);
   void out_of_band(Bytes bytes, const ReplyQueue::Slot* before);
-  /// Is what has been answered so much that it should go out before more is?
-  bool wants_flush() const { return output_bytes() > kEagerFlushBytes; }
+  /// Is what has been answered so much that it must go out before more is?
+  bool wants_flush() const {
+    return output_bytes() >
+           std::min<uint64_t>(kEagerFlushBytes, owner_.config().limits.client_output_pause_bytes);
+  }
   /// Room for a reply that is given at once; only while nothing is outstanding.
   Buffer& direct_out() {
     mark_dirty();

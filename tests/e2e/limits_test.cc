@@ -1,4 +1,5 @@
 // Limits: each holds, says so where somebody is told, and counts.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <string>
@@ -96,6 +97,29 @@ TEST_CASE("a subscriber that never reads is closed at the output limit, and its 
   CHECK(wait_until([&] { return stack.proxy.count("clients") <= 1; }));
   CHECK(stack.proxy.count("limit_client_output_hit") == 1);
   CHECK(wait_until([&] { return stack.proxy.process().resident_bytes() < before + 16 * kMiB; }));
+}
+
+// Fails when a run of hits goes on until kEagerFlushBytes whatever the limit says.
+TEST_CASE("a client that does not read is owed no more hits than client_output_pause and one",
+          "[limits]") {
+  constexpr uint64_t kPause = 16 * 1024, kValue = 1000;
+  Stack stack({"--threads", "1", "--set", "limits.client_output_pause=16kb"});
+  stack.redis.client()({"SET", "k", std::string(kValue, 'x')});
+  Client other = stack.proxy.client();
+  REQUIRE(becomes_hit(stack.proxy, other, "GET k"));
+  RawClient greedy(stack.proxy.port());
+  std::string requests;
+  for (int i = 0; i < 5000; ++i) requests += encode({"GET", "k"});
+  while (greedy.send_some(requests) == requests.size()) {
+  }
+  uint64_t most = 0;
+  CHECK(wait_until([&] {
+    const std::string clients = other("CLIENT LIST");
+    for (size_t at = 0; (at = clients.find(" omem=", at)) != std::string::npos; ++at)
+      most = std::max<uint64_t>(most, std::stoull(clients.substr(at + 6)));
+    return stack.proxy.count("limit_client_output_pause_hit") > 0 && most > kPause;
+  }));
+  CHECK(most <= kPause + kValue + 100);
 }
 
 TEST_CASE("a client that is idle for limits.client_idle is closed", "[limits]") {
