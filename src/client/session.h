@@ -94,7 +94,7 @@ class Session final : private Stream::Handler {
   std::string local_name() const { return stream_.local_name(); }
   int fd() const { return stream_.fd(); }
   /// CLIENT SETNAME; empty: none.
-  std::string name() const { return name_ != nullptr ? *name_ : std::string(); }
+  Bytes name() const { return name_ != nullptr ? Bytes(*name_) : Bytes(); }
   void set_name(Bytes name) {
     name_ = name.empty() ? nullptr : std::make_unique<std::string>(name);
   }

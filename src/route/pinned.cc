@@ -103,7 +103,7 @@ bool Router::acquire_pin(Session& session) {
         connection_options(*session.identity, session.database, session.resp, node);
     options.once = true;
     options.keep_requests = cluster_;
-    options.client_name = session.name().empty() ? "nearcached-private" : session.name();
+    options.client_name = session.name().empty() ? Bytes("nearcached-private") : session.name();
     pin->connection = std::make_unique<Connection>(loop_, *this, std::move(options));
     pin->connection->owner_data = static_cast<Link*>(pin);
     stats_.upstream_connections.add();
