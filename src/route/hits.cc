@@ -66,15 +66,20 @@ bool Router::admits(uint64_t hash) {
 bool Router::serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule) {
   L1Hit hit;
   if (!find_valid(key, hit)) return false;
-  count_hits(1);
-  // In band everything from before the fill had been applied; the bus may not be that far yet, and
-  // what else is held may be older than what this session has now seen.
-  if (via_bus(session.lane->mode)) session.floor_ns = std::max(session.floor_ns, seen_ns(hit));
-  if (hits_until_audit_ != 0 && --hits_until_audit_ == 0)
-    begin_audit(*session.lane, wire_of(request), key, hit);
+  if (on_hit(session, hit)) begin_audit(*session.lane, wire_of(request), key, hit);
   if (!session.muted()) write_hit(session, hit, rule);
   return true;
 }
+
+// It is about to be served. True: and to be audited.
+bool Router::on_hit(Session& session, const L1Hit& hit) {
+  // In band everything from before the fill had been applied; the bus may not be that far yet, and
+  // what else is held may be older than what this session has now seen.
+  if (via_bus(session.lane->mode)) session.floor_ns = std::max(session.floor_ns, seen_ns(hit));
+  return is_audit_due();
+}
+
+bool Router::is_audit_due() { return hits_until_audit_ != 0 && --hits_until_audit_ == 0; }
 
 void Router::write_hit(Session& session, const L1Hit& hit, Resp2Rule rule) {
   if (session.outstanding())
@@ -143,15 +148,13 @@ size_t Router::read_run(const Lane& lane, Bytes in, Run& run) {
 }
 
 bool Router::serve_known(Session& session, const Lane& lane, const KnownRequest& request) {
-  const bool bus = via_bus(lane.mode);
-  if (hits_until_audit_ == 1 || session.wants_flush() || (bus && !serves_hits(session, lane)))
-    return false;
+  if (session.wants_flush()) return false;
+  if (via_bus(lane.mode) && !serves_hits(session, lane)) return false;  // the last hit's floor
   if (request.known->rule == Resp2Rule::unknown && session.resp == 2) return false;
   L1Hit hit;
   if (!find_valid(request.key, hit)) return false;
+  if (on_hit(session, hit)) begin_audit(*session.lane, request.wire, request.key, hit);
   write_hit(session.direct_out(), session, hit, request.known->rule);
-  if (hits_until_audit_ != 0) --hits_until_audit_;
-  if (bus) session.floor_ns = std::max(session.floor_ns, seen_ns(hit));
   session.last_command = request.key.command;
   return true;
 }

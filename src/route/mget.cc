@@ -165,7 +165,7 @@ size_t Router::serve_mget(Session& session, std::span<const Bytes> names) {
     L1Hit hit;
     if (!find_valid(key, hit) || seen_ns(hit) > proof_ns) return i;
     write_hit(converted_, session, hit, Resp2Rule::null_bulk);
-    if (hits_until_audit_ != 0 && --hits_until_audit_ == 0) {
+    if (is_audit_due()) {
       wire_.clear();
       resp::write_request(wire_, {"GET", key.key});
       begin_audit(lane, wire_.readable(), key, hit);

@@ -305,7 +305,10 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   l1_key.space = lane.proof.space;
   const bool has_waited = std::exchange(session.parked, false);
   if (settled && proven) {
-    if (serve(session, request, l1_key, rule)) return Outcome::done;
+    if (serve(session, request, l1_key, rule)) {
+      count_hits(1);
+      return Outcome::done;
+    }
   } else if (settled && !has_waited && parks(session, lane)) {
     L1Hit hit;
     if (find_valid(l1_key, hit)) {

@@ -177,6 +177,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool admits(uint64_t hash);
   void count_hits(uint64_t hits);
   bool serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule);
+  bool on_hit(Session& session, const L1Hit& hit);
+  bool is_audit_due();
   void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule);
   void write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule);
   void learn_shape(const Request& request, const Command& command, Resp2Rule rule);
