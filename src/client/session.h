@@ -35,7 +35,8 @@ class Session final : private Stream::Handler {
     virtual ~Owner() = default;
     virtual Outcome on_request(Session& session, const Request& request) = 0;
     /// Answers the requests at the start of `in` that need nothing but what is held in memory.
-    /// Asked only while nothing is outstanding. Returns the bytes they took; 0 is always right.
+    /// Asked only while nothing is outstanding and replies are wanted. Returns the bytes they took;
+    /// 0 is always right.
     virtual size_t serve_hits(Session& session, Bytes in) = 0;
     virtual void on_dirty(Session& session) = 0;      ///< has something to flush at the turn's end
     virtual void on_resumable(Session& session) = 0;  ///< wants resume() at the turn's end

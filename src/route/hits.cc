@@ -111,9 +111,8 @@ void Router::learn_shape(const Request& request, const Command& command, Resp2Ru
 
 // Nothing but its lane decides what it is answered.
 bool Router::is_at_rest(const Session& session) const {
-  return session.pin == nullptr && !session.multi_begun && !session.parked && !session.muted() &&
-         !session.outstanding() && !needs_auth(session) &&
-         topology_->version() == process_.topology.version();
+  return session.pin == nullptr && !session.multi_begun && !session.parked &&
+         !needs_auth(session) && topology_->version() == process_.topology.version();
 }
 
 // The next requests of `in` that may be hits, and the lines of memory that looking for them will
