@@ -33,16 +33,15 @@ bool Router::waits_for_hit(const Session& session, Lane& lane, Bytes behind) {
   if (!coherence::may_serve(proof_of(lane), {session.floor_ns, false}, now_ns_, max_staleness_ns_))
     return false;
   ahead_.clear();
-  Run run;
   for (size_t n = 0; n < kRequestsAhead && behind.size() >= RequestShape::kHashedBytes;) {
-    const size_t count = read_run(lane, behind, run);
+    const size_t count = read_run(lane, behind);
     if (count == 0) {
       const KnownShape& known = shapes_[RequestShape::hash(behind, shapes_.size())];
       if (!known.shape.begins(behind)) return false;
       break;  // it has not come in full
     }
     for (size_t i = 0; i < count; ++i) {
-      const auto& [known, wire, key] = run[i];
+      const auto& [known, wire, key] = run_[i];
       if (known->rule == Resp2Rule::unknown && session.resp == 2) return false;
       if (!is_held(key) && find_flight(key) == nullptr)
         ahead_.push_back({wire, key.key, std::string(key.variant), known, key.hash});

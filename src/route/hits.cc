@@ -116,13 +116,13 @@ bool Router::is_at_rest(const Session& session) const {
 }
 
 // The next requests of `in` that may be hits, and the lines of memory that looking for them will
-// touch on their way to the cache: one after the other they would be waited for. Returns how many.
-// Only the first may have arguments behind its key (variant_ holds them).
-size_t Router::read_run(const Lane& lane, Bytes in, Run& run) {
+// touch on their way to the cache: one after the other they would be waited for. They
+// are in run_; returns how many. Only the first may have arguments behind its key (in variant_).
+size_t Router::read_run(const Lane& lane, Bytes in) {
   const uint64_t bulk_bytes_max = process_.config.limits.bulk_bytes;
   std::array<Bytes, RequestShape::kArgsMax> args;
   size_t count = 0;
-  while (count < run.size() && in.size() >= RequestShape::kHashedBytes) {
+  while (count < run_.size() && in.size() >= RequestShape::kHashedBytes) {
     const KnownShape& known = shapes_[RequestShape::hash(in, shapes_.size())];
     const size_t bytes = known.shape.read(in, bulk_bytes_max, args);
     const bool bare = known.shape.args() == 1;
@@ -130,7 +130,7 @@ size_t Router::read_run(const Lane& lane, Bytes in, Run& run) {
     variant_.clear();
     for (size_t i = 1; i < known.shape.args(); ++i) append_argument(variant_, args[i]);
     const uint64_t hash = hash_key(args[0], process_.hash_seed);
-    run[count++] = {&known,
+    run_[count++] = {&known,
                     in.substr(0, bytes),
                     {hash, lane.proof.space, known.command, args[0], bare ? Bytes() : variant_}};
     in.remove_prefix(bytes);
@@ -138,10 +138,10 @@ size_t Router::read_run(const Lane& lane, Bytes in, Run& run) {
   }
   if (count > 2) {
     for (size_t i = 0; i < count; ++i) {
-      l1_.prefetch(run[i].key);
-      process_.stamps.prefetch(run[i].key.hash);
+      l1_.prefetch(run_[i].key);
+      process_.stamps.prefetch(run_[i].key.hash);
     }
-    for (size_t i = 0; i < count; ++i) l1_.prefetch_item(run[i].key);
+    for (size_t i = 0; i < count; ++i) l1_.prefetch_item(run_[i].key);
   }
   return count;
 }
@@ -163,13 +163,12 @@ size_t Router::serve_hits(Session& session, Bytes in) {
   const Lane& lane = *session.lane;
   if (!lane.proof.tracking || !is_at_rest(session)) return 0;
   if (!serves_hits(session, lane) || !catch_up()) return 0;
-  Run run;
   size_t done = 0, hits = 0;
   for (bool more = true; more;) {
-    const size_t count = read_run(lane, in.substr(done), run);
+    const size_t count = read_run(lane, in.substr(done));
     size_t served = 0;
-    while (served < count && serve_known(session, lane, run[served]))
-      done += run[served++].wire.size();
+    while (served < count && serve_known(session, lane, run_[served]))
+      done += run_[served++].wire.size();
     hits += served;
     more = served > 0 && served == count;
   }

@@ -164,11 +164,10 @@ class Router final : public Session::Owner, public Connection::Owner {
     uint16_t command = 0;
   };
   struct KnownRequest {
-    const KnownShape* known;
+    const KnownShape* known = nullptr;
     Bytes wire;
-    L1Key key;
+    L1Key key{};
   };
-  using Run = std::array<KnownRequest, 16>;
   bool catch_up();
   bool serves_hits(const Session& session, const Lane& lane) const;
   bool find_valid(const L1Key& key, L1Hit& hit);
@@ -183,7 +182,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule);
   void learn_shape(const Request& request, const Command& command, Resp2Rule rule);
   bool is_at_rest(const Session& session) const;
-  size_t read_run(const Lane& lane, Bytes in, Run& run);
+  size_t read_run(const Lane& lane, Bytes in);
   bool serve_known(Session& session, const Lane& lane, const KnownRequest& request);
 
   // modes.cc
@@ -444,7 +443,6 @@ class Router final : public Session::Owner, public Connection::Owner {
     const KnownShape* known;
     uint64_t hash;
   };
-  std::vector<Ahead> ahead_;  ///< scratch
   uint64_t now_ns_ = 0;
   uint64_t table_loaded_ns_ = 0;
   uint64_t flush_again_ns_ = 0;  ///< a FLUSHALL or SWAPDB was lost on its way: drop everything then
@@ -537,6 +535,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool fence_running_ = false;
 
   // Scratch, reused so that a request allocates nothing.
+  std::array<KnownRequest, 16> run_;
+  std::vector<Ahead> ahead_;
   std::string variant_;
   Buffer wire_;
   std::vector<KeyRef> keys_;
