@@ -127,12 +127,11 @@ size_t Router::read_run(const Lane& lane, Bytes in) {
     const size_t bytes = known.shape.read(in, bulk_bytes_max, args);
     const bool bare = known.shape.args() == 1;
     if (bytes == 0 || (!bare && count > 0)) break;
-    variant_.clear();
-    for (size_t i = 1; i < known.shape.args(); ++i) append_argument(variant_, args[i]);
     const uint64_t hash = hash_key(args[0], process_.hash_seed);
     run_[count++] = {&known,
-                    in.substr(0, bytes),
-                    {hash, lane.proof.space, known.command, args[0], bare ? Bytes() : variant_}};
+                     in.substr(0, bytes),
+                     {hash, lane.proof.space, known.command, args[0],
+                      bare ? Bytes() : variant_of(std::span(args).first(known.shape.args()))}};
     in.remove_prefix(bytes);
     if (!bare) break;
   }

@@ -59,10 +59,8 @@ Session::Outcome Router::read_at_replica(Session& session, const Request& reques
       !process_.config.l1.enabled || !lane.connection->up() ||
       request.wire.size() > process_.config.l1.value_bytes_max || !catch_up())
     return relay(session, request, &command);
-  variant_.clear();
-  for (const Bytes arg : args.subspan(2)) append_argument(variant_, arg);
   const L1Key key{hash_key(args[1], process_.hash_seed), lane.proof.space, command.id, args[1],
-                  variant_};
+                  variant_of(args.subspan(1))};
   L1Hit hit;
   if (session.outstanding() || !find_valid(key, hit))
     return start_read(session, request, command, key, shape);

@@ -290,10 +290,9 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   size_t name_bytes = 0;
   for (const Bytes arg : request.args) name_bytes += arg.size() + sizeof(uint32_t);
   if (name_bytes > process_.config.l1.value_bytes_max) return relay(session, request, &command);
-  variant_.clear();
-  for (const Bytes arg : request.args.subspan(2)) append_argument(variant_, arg);
   const Bytes key = request.args[1];
-  L1Key l1_key{hash_key(key, process_.hash_seed), 0, command.id, key, variant_};
+  L1Key l1_key{hash_key(key, process_.hash_seed), 0, command.id, key,
+               variant_of(request.args.subspan(1))};
   // Of the command, whatever this session speaks: others may join its flight or use its shape.
   const Resp2Rule rule = resp2_rule_of(command, request.args);
   if (rule == Resp2Rule::unknown && session.resp == 2) return relay(session, request, &command);
@@ -331,6 +330,17 @@ Bytes Router::wire_of(const Request& request) {
   wire_.clear();
   resp::write_request(wire_, request.args);
   return wire_.readable();
+}
+
+// L1Key::variant of a request that has `args`, its key first, behind its name. Lives in variant_.
+Bytes Router::variant_of(std::span<const Bytes> args) {
+  variant_.clear();
+  for (const Bytes arg : args.subspan(1)) {
+    const auto size = static_cast<uint32_t>(arg.size());
+    variant_.append(reinterpret_cast<const char*>(&size), sizeof size);
+    variant_.append(arg);
+  }
+  return variant_;
 }
 
 // Lanes to different nodes of a cluster: all that is asked about one key goes over one of them, and

@@ -135,6 +135,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   Outcome read_through(Session& session, const Request& request, const Command& command);
   Outcome relay(Session& session, const Request& request, const Command* command);
   Bytes wire_of(const Request& request);
+  Bytes variant_of(std::span<const Bytes> args);
   bool must_wait(const Session& session, const Link& link) const;
   bool spreads(const Link& link) const;
   bool follows(const Session& session, const Link& link) const;
@@ -563,12 +564,6 @@ bool tracked(CoherenceMode mode);
 bool via_bus(CoherenceMode mode);
 /// When the reply that is held was read; rounded up.
 inline uint64_t seen_ns(const L1Hit& hit) { return (hit.filled_ms + 1) * kNsPerMs; }
-/// One more argument behind the key (L1Key::variant).
-inline void append_argument(std::string& variant, Bytes arg) {
-  const auto size = static_cast<uint32_t>(arg.size());
-  variant.append(reinterpret_cast<const char*>(&size), sizeof size);
-  variant.append(arg);
-}
 /// As Session::last_connection: nothing is that, so whatever follows waits for the reply under way.
 inline constexpr char kNowhere = 0;
 constexpr Bytes kUnreachable = "-ERR upstream unreachable\r\n";
