@@ -56,9 +56,7 @@ bool Router::waits_for_hit(const Session& session, Lane& lane, Bytes behind) {
 bool Router::read_ahead(Lane& lane) {
   size_t wire_bytes = 0;
   for (const Ahead& ahead : ahead_) {
-    const Rule* const rule = rule_for(ahead.key);
-    if (rule != nullptr && !rule->cache) return false;
-    if (!coherence::may_fill(process_.stamps.load(ahead.hash))) return false;
+    if (!may_fill(ahead.l1_key(lane), process_.stamps.load(ahead.hash))) return false;
     wire_bytes += ahead.wire.size() * 2 + 128;
   }
   if (static_cast<int64_t>(ahead_.size()) > ahead_credit_ ||
@@ -66,7 +64,7 @@ bool Router::read_ahead(Lane& lane) {
       stats_.flights.get() + ahead_.size() > process_.config.limits.flights)
     return false;
   for (const Ahead& ahead : ahead_) {
-    const L1Key key{ahead.hash, lane.proof.space, ahead.known->command, ahead.key, ahead.variant};
+    const L1Key key = ahead.l1_key(lane);
     if (find_flight(key) != nullptr) continue;  // the same key again
     --ahead_credit_;
     start_flight(lane, key, process_.stamps.load(ahead.hash), ahead.known->rule, ahead.wire).ahead =

@@ -36,13 +36,18 @@ void Router::unlink_flight(Flight& flight) {
   *at = flight.next;
 }
 
+// May a read that is sent now be kept?
+bool Router::may_fill(const L1Key& key, uint64_t stamp) const {
+  if (!coherence::may_fill(stamp)) return false;
+  const Rule* const rule = rule_for(key.key);
+  return rule == nullptr || rule->cache;
+}
+
 Session::Outcome Router::start_read(Session& session, const Request& request,
                                     const Command& command, const L1Key& key, Resp2Rule rule) {
   Lane& lane = *session.lane;
   const uint64_t stamp = process_.stamps.load(key.hash);
-  const Rule* settings = rule_for(key.key);
-  if (!coherence::may_fill(stamp) || (settings != nullptr && !settings->cache))
-    return relay(session, request, &command);
+  if (!may_fill(key, stamp)) return relay(session, request, &command);
   if (must_wait(session, lane)) return Outcome::later;
   stats_.l1_misses.add();
   if (stats_.l1_misses.get() % 64 == 0) credit_ahead(1);

@@ -268,9 +268,7 @@ void Router::ask_value(Session& session, Gather& gather, uint32_t part, Lane& la
                        const L1Key& key, uint64_t stamp, bool settled) {
   stats_.l1_misses.add();
   const FlightWaiter waiter{session.ref, part, false, &gather};
-  const Rule* rule = rule_for(key.key);
-  const bool fills = settled && lane.proof.tracking && coherence::may_fill(stamp) &&
-                     (rule == nullptr || rule->cache) &&
+  const bool fills = settled && lane.proof.tracking && may_fill(key, stamp) &&
                      stats_.flights.get() < process_.config.limits.flights;
   if (fills && join_flight(session, lane, key, stamp, waiter)) return;
   if (fills && admits(key.hash)) {

@@ -230,6 +230,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   // fill.cc
   Outcome start_read(Session& session, const Request& request, const Command& command,
                      const L1Key& key, Resp2Rule rule);
+  bool may_fill(const L1Key& key, uint64_t stamp) const;
   bool join_flight(Session& session, Lane& lane, const L1Key& key, uint64_t stamp,
                    FlightWaiter waiter);
   Flight& start_flight(Lane& lane, const L1Key& key, uint64_t stamp, Resp2Rule rule, Bytes wire);
@@ -443,6 +444,10 @@ class Router final : public Session::Owner, public Connection::Owner {
     std::string variant;
     const KnownShape* known;
     uint64_t hash;
+
+    L1Key l1_key(const Lane& lane) const {
+      return {hash, lane.proof.space, known->command, key, variant};
+    }
   };
   uint64_t now_ns_ = 0;
   uint64_t table_loaded_ns_ = 0;
