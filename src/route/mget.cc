@@ -75,6 +75,8 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   bool serving = serves_hits(session, lane);  // the proof before what it vouches for
   if (names.size() > kKeysMax || !catch_up()) return relay(session, request, &command);
   if (must_wait(session, lane)) return Outcome::later;
+  hashes_.clear();
+  for (const Bytes name : names) hashes_.push_back(hash_key(name, process_.hash_seed));
   if (serves_stale_ && mget_stale(session, names)) return Outcome::done;
   if (!lane.proof.tracking) return relay(session, request, &command);
   const size_t leading = serving ? serve_mget(session, names) : 0;
@@ -84,7 +86,7 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   auto flight = std::make_unique<MgetFlight>(*this, lane, names.size());
   for (size_t i = 0; i < names.size(); ++i) {
     MgetFlight::Key& key = flight->keys[i];
-    key.hash = hash_key(names[i], process_.hash_seed);
+    key.hash = hashes_[i];
     const uint64_t stamp = process_.stamps.load(key.hash);
     L1Hit hit;
     const L1Key l1_key{key.hash, lane.proof.space, get_command_->id, names[i], {}};
@@ -140,21 +142,17 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   return Outcome::done;
 }
 
-// Answers if all of it is in L1. Returns how many of the first keys are.
+// Answers if all of it, hashed into hashes_, is in L1. Returns how many of the first keys are.
 size_t Router::serve_mget(Session& session, std::span<const Bytes> names) {
   Lane& lane = *session.lane;
   // The bus must be past the newest, so that none of the others is older than it.
   const uint64_t proof_ns = via_bus(lane.mode) ? proof_of(lane).link_ns : UINT64_MAX;
   converted_.clear();
   resp::write_array(converted_, names.size());
-  hashes_.clear();
   const auto key_at = [&](size_t i) {
     return L1Key{hashes_[i], lane.proof.space, get_command_->id, names[i], {}};
   };
-  for (const Bytes name : names) {
-    hashes_.push_back(hash_key(name, process_.hash_seed));
-    process_.stamps.prefetch(hashes_.back());
-  }
+  for (const uint64_t hash : hashes_) process_.stamps.prefetch(hash);
   // Two steps ahead of the look-up: a line of the index, then the item it names.
   for (size_t i = 0; i < std::min(2 * kStride, names.size()); ++i) l1_.prefetch(key_at(i));
   for (size_t i = 0; i < std::min(kStride, names.size()); ++i) l1_.prefetch_item(key_at(i));
@@ -181,11 +179,10 @@ bool Router::mget_stale(Session& session, std::span<const Bytes> names) {
   if (session.outstanding()) return false;
   converted_.clear();
   resp::write_array(converted_, names.size());
-  for (const Bytes name : names) {
+  for (size_t i = 0; i < names.size(); ++i) {
     L1Hit hit;
-    const uint32_t space = stale_space(*session.lane, name);
-    if (space == 0 ||
-        !find_valid({hash_key(name, process_.hash_seed), space, get_command_->id, name, {}}, hit))
+    const uint32_t space = stale_space(*session.lane, names[i]);
+    if (space == 0 || !find_valid({hashes_[i], space, get_command_->id, names[i], {}}, hit))
       return false;
     converted_.append(hit.reply);
   }

@@ -546,7 +546,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::string variant_;
   Buffer wire_;
   std::vector<KeyRef> keys_;
-  std::vector<uint64_t> hashes_;
+  std::vector<uint64_t> hashes_;  ///< of the keys of the MGET at hand
   Buffer converted_;
   uint64_t ticks_ = 0;
 
