@@ -183,11 +183,12 @@ void Flight::on_reply(Connection&, Bytes reply_to_pttl, Bytes) {
 void Router::finish_flight(Flight& flight, Bytes pttl) {
   const bool error =
       flight.reply.empty() || flight.reply.data()[0] == '-' || flight.reply.data()[0] == '!';
-  if (!flight.whole) stats_.limit_l1_value_hit.add();
-  else if (error ||
-           !keep(flight.l1_key(), flight.start, *flight.lane, flight.reply.readable(), pttl))
+  if (!flight.whole) {
+    stats_.limit_l1_value_hit.add();
+  } else if (error ||
+             !keep(flight.l1_key(), flight.start, *flight.lane, flight.reply.readable(), pttl)) {
     stats_.l1_fills_discarded.add();
-  else if (flight.ahead) {
+  } else if (flight.ahead) {
     credit_ahead(2);
     ++counted_as_misses_;
   }

@@ -2,8 +2,8 @@
 //
 // Memory: blocks of kPooledBytes come from and go back to a small per-thread pool, larger ones to
 // the allocator; an empty Buffer owns nothing and is one pointer (an idle connection costs no
-// buffer). Growth is by
-// doubling from what has really arrived: a length that a peer merely declares never allocates.
+// buffer). Growth is by doubling from what has really arrived: a length that a peer merely declares
+// never allocates.
 // Thread: a Buffer stays on the thread that created it.
 // Views returned by data()/readable() are valid until the next non-const call.
 #pragma once

@@ -29,7 +29,7 @@ class StampTable {
   explicit StampTable(uint64_t slots);
 
   uint64_t load(uint64_t hash) const { return slot(hash).load(std::memory_order_seq_cst); }
-  void prefetch(uint64_t hash) const { __builtin_prefetch(&table_[hash >> 16 & mask_]); }
+  void prefetch(uint64_t hash) const { __builtin_prefetch(&table_[index(hash)]); }
   void begin_write(uint64_t hash);
   /// Each call ends one begin_write of this hash: more ends than begins abort.
   void end_write(uint64_t hash);
@@ -48,8 +48,9 @@ class StampTable {
   struct Free {
     void operator()(uint64_t* block) const { std::free(block); }
   };
+  uint64_t index(uint64_t hash) const { return (hash >> 16) & mask_; }
   std::atomic_ref<uint64_t> slot(uint64_t hash) const {
-    return std::atomic_ref<uint64_t>(table_[(hash >> 16) & mask_]);
+    return std::atomic_ref<uint64_t>(table_[index(hash)]);
   }
 
   std::unique_ptr<uint64_t[], Free> table_;

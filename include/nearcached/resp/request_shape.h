@@ -9,7 +9,6 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
-#include <span>
 
 #include "nearcached/base/bytes.h"
 
@@ -24,7 +23,6 @@ class RequestShape {
   /// first of which is `name`. False: it has none (too long a name, no or too many arguments
   /// behind it), and this shape is as it was.
   bool learn(Bytes wire, Bytes name, size_t args);
-  void forget() { head_bytes_ = 0; }
 
   /// If `in` begins with a whole request of this shape: the arguments behind the name, and the
   /// bytes that the request takes; else 0. `bulk_bytes_max`: a longer argument is refused.
