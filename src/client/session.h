@@ -22,6 +22,7 @@
 namespace nearcached {
 
 struct Lane;
+struct Lookahead;
 struct Pin;
 
 class Session final : private Stream::Handler {
@@ -110,6 +111,7 @@ class Session final : private Stream::Handler {
   std::shared_ptr<const Identity> identity;
   Lane* lane = nullptr;
   Pin* pin = nullptr;
+  Lookahead* lookahead = nullptr;  ///< while it waits: what its next requests found
   uint64_t floor_ns = 0;  ///< it has seen other connections' replies up to this time
   const void* last_connection = nullptr;  ///< where its last request went; compared, never followed
   uint64_t last_sequence = 0;             ///< that request's place on that connection

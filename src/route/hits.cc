@@ -118,11 +118,11 @@ bool Router::is_at_rest(const Session& session) const {
 // The next requests of `in` that may be hits, and the lines of memory that looking for them will
 // touch on their way to the cache: one after the other they would be waited for. They
 // are in run_; returns how many. Only the first may have arguments behind its key (in variant_).
-size_t Router::read_run(const Lane& lane, Bytes in) {
+size_t Router::read_run(const Lane& lane, Bytes in, size_t requests_max) {
   const uint64_t bulk_bytes_max = process_.config.limits.bulk_bytes;
   std::array<Bytes, RequestShape::kArgsMax> args;
   size_t count = 0;
-  while (count < run_.size() && in.size() >= RequestShape::kHashedBytes) {
+  while (count < requests_max && in.size() >= RequestShape::kHashedBytes) {
     const KnownShape& known = shapes_[RequestShape::hash(in, shapes_.size())];
     const size_t bytes = known.shape.read(in, bulk_bytes_max, args);
     const bool bare = known.shape.args() == 1;
@@ -164,11 +164,13 @@ size_t Router::serve_hits(Session& session, Bytes in) {
   if (!serves_hits(session, lane) || !catch_up()) return 0;
   size_t done = 0, hits = 0;
   for (bool more = true; more;) {
-    const size_t count = read_run(lane, in.substr(done));
+    if (session.lookahead != nullptr) done += serve_found(session, lane, hits);
+    const size_t count = read_run(lane, in.substr(done), session.lookahead != nullptr ? 1 : kRun);
     size_t served = 0;
     while (served < count && serve_known(session, lane, run_[served]))
       done += run_[served++].wire.size();
     hits += served;
+    if (session.lookahead != nullptr) went_on(session, served);
     more = served > 0 && served == count;
   }
   if (hits == 0) return 0;

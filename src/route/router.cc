@@ -134,6 +134,7 @@ void Router::on_closing(Session& session) {
   detach(session);
   if (session.pin != nullptr) close_pin(*session.pin);
   session.pin = nullptr;
+  if (session.lookahead != nullptr) forget_lookahead(session);
 }
 
 void Router::on_closed(Session& session) {
@@ -210,7 +211,10 @@ Session::Outcome Router::on_request(Session& session, const Request& request) {
                               ? cluster_command(session, request, *command)
                           : cluster_ ? route_in_cluster(session, request, *command)
                                      : route(session, request, *command);
-  if (outcome == Outcome::done) stats_.commands_processed.add();
+  if (outcome == Outcome::done) {
+    stats_.commands_processed.add();
+    if (session.lookahead != nullptr) went_on(session, 1);
+  }
   return outcome;
 }
 
@@ -318,7 +322,7 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   if (serve_stale(session, l1_key, rule)) return Outcome::done;
   if (!settled || !lane.proof.tracking) return relay(session, request, &command);
   if (session.outstanding() && lane.mode == CoherenceMode::resp3 && is_held(l1_key)) {
-    if (waits_for_hit(session, *session.lane, request.behind)) return Outcome::later;
+    if (waits_for_hit(session, *session.lane, request)) return Outcome::later;
     if (!must_wait(session, *session.lane)) stats_.l1_misses.add();
     return relay(session, request, &command);
   }

@@ -44,6 +44,21 @@ struct FlightWaiter {
 };
 struct MgetFlight;
 
+/// What a session's next requests found in L1 while it waited for earlier replies (ahead.cc).
+struct Lookahead {
+  struct Found {
+    uint64_t hash = 0, stamp = 0, expires_ms = 0;
+    uint32_t wire_bytes = 0;
+    uint32_t reply_at = 0, reply_bytes = 0;  ///< in `replies`; 0: not held, or too much
+    uint16_t command = 0;
+  };
+  std::vector<Found> requests;
+  size_t at = 0;   ///< the session's next request; never behind the last
+  Buffer replies;  ///< as they will be sent
+  uint32_t space = 0;
+  uint64_t patterns_seen = 0;
+};
+
 class Router final : public Session::Owner, public Connection::Owner {
  public:
   Router(Process& process, Loop& loop, unsigned index);
@@ -183,7 +198,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule);
   void learn_shape(const Request& request, const Command& command, Resp2Rule rule);
   bool is_at_rest(const Session& session) const;
-  size_t read_run(const Lane& lane, Bytes in);
+  size_t read_run(const Lane& lane, Bytes in, size_t requests_max = kRun);
   bool serve_known(Session& session, const Lane& lane, const KnownRequest& request);
 
   // modes.cc
@@ -254,8 +269,12 @@ class Router final : public Session::Owner, public Connection::Owner {
   void finish_mget(MgetFlight& flight, Bytes failure);
 
   // ahead.cc
-  bool waits_for_hit(const Session& session, Lane& lane, Bytes behind);
+  bool waits_for_hit(Session& session, Lane& lane, const Request& request);
+  bool look_ahead(Session& session, const Lane& lane, Bytes in);
   bool read_ahead(Lane& lane);
+  size_t serve_found(Session& session, const Lane& lane, uint64_t& hits);
+  void went_on(Session& session, size_t requests);
+  void forget_lookahead(Session& session);
   void credit_ahead(int64_t by);
 
   // lanes.cc
@@ -439,6 +458,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   Admission admission_;
   uint64_t counted_as_misses_ = 0;          ///< read ahead, kept, and not asked for yet
   int64_t ahead_credit_ = kAheadCreditMax;  ///< what may be read ahead
+  std::vector<std::unique_ptr<Lookahead>> free_lookaheads_;
   struct Ahead {
     Bytes wire, key;
     std::string variant;
@@ -541,7 +561,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool fence_running_ = false;
 
   // Scratch, reused so that a request allocates nothing.
-  std::array<KnownRequest, 16> run_;
+  static constexpr size_t kRun = 16;
+  std::array<KnownRequest, kRun> run_;
   std::vector<Ahead> ahead_;
   std::string variant_;
   Buffer wire_;

@@ -169,6 +169,47 @@ TEST_CASE("a hit behind a miss in one pipeline is never older than the miss's re
   CHECK(reader.client.read_reply() == kNew);
 }
 
+// Fails when serve_found() (route/ahead.cc) does not ask again what find_valid() asked when the
+// request was looked at: of the key's stamp, of the space, of the patterns.
+TEST_CASE("what a request found before its turn is not answered if it has been dropped",
+          "[coherence][mechanism]") {
+  Scene scene;
+  Seat reader = scene.seat(), other = scene.seat_across(reader);
+  scene.direct("MSET hit old miss new");
+  REQUIRE(scene.fill(reader, "hit"));
+  const size_t asked = scene.asked_upstream(reader, "hit");
+  scene.wire.hold(reader.link, Way::to_client);
+  reader.client.send(encode({"GET", "miss"}) + encode({"GET", "hit"}) + encode({"GET", "hit"}));
+  REQUIRE(wait_until([&] { return scene.asked_upstream(reader, "miss") == 1; }));
+  const std::string drop = GENERATE("NEARCACHE FLUSH LOCAL", "NEARCACHE INVALIDATE hit LOCAL",
+                                    "NEARCACHE PATTERN h?t LOCAL");
+  INFO(drop);
+  CHECK(other.client.ask(drop).find("proxies") != std::string::npos);
+  scene.wire.release(reader.link, Way::to_client);
+  CHECK(reader.client.read_reply() == kNew);
+  CHECK(reader.client.read_reply() == kOld);
+  CHECK(reader.client.read_reply() == kOld);
+  CHECK(scene.asked_upstream(reader, "hit") > asked);
+}
+
+// Fails when serve_found() does not look at the end of what was found.
+TEST_CASE("what a request found before its turn is not answered if it has ended",
+          "[coherence][mechanism]") {
+  Scene scene;
+  Seat reader = scene.seat();
+  const auto ends = std::chrono::steady_clock::now() + 1s;
+  scene.direct("SET hit old PX 1000");
+  scene.direct("SET miss new");
+  REQUIRE(scene.fill(reader, "hit"));
+  scene.wire.hold(reader.link, Way::to_client);
+  reader.client.send(encode({"GET", "miss"}) + encode({"GET", "hit"}));
+  REQUIRE(wait_until([&] { return scene.asked_upstream(reader, "miss") == 1; }));
+  std::this_thread::sleep_until(ends + 50ms);
+  scene.wire.release(reader.link, Way::to_client);
+  CHECK(reader.client.read_reply() == kNew);
+  CHECK(reader.client.read_reply() == "$-1\r\n");
+}
+
 TEST_CASE("a value ends with its key, however late the push that tells of it",
           "[coherence][mechanism]") {
   Scene scene;
