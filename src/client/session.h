@@ -75,15 +75,20 @@ class Session final : private Stream::Handler {
   void hold(ReplyQueue::Slot slot) { replies_.hold(slot); }
   void release(ReplyQueue::Slot slot);
   void out_of_band(Bytes bytes, const ReplyQueue::Slot* before);
-  /// Is what has been answered so much that it must go out before more is?
-  bool wants_flush() const {
-    return output_bytes() >
+  /// Is what has been answered, and `more`, so much that it must go out before more is?
+  bool wants_flush(size_t more = 0) const {
+    return output_bytes() + more >
            std::min<uint64_t>(kEagerFlushBytes, owner_.config().limits.client_output_pause_bytes);
   }
   /// Room for a reply that is given at once; only while nothing is outstanding.
   Buffer& direct_out() {
     mark_dirty();
     return replies_.out();
+  }
+  /// The same for a reply that goes to the socket now, and from where it is.
+  void reply_uncopied(Bytes bytes) {
+    mark_dirty();  // whose flush meets the error if there is one
+    stream_.flush_with(replies_.out(), bytes);
   }
   bool muted() const { return reply_off || skip_this; }
 
@@ -112,7 +117,7 @@ class Session final : private Stream::Handler {
   Lane* lane = nullptr;
   Pin* pin = nullptr;
   Lookahead* lookahead = nullptr;  ///< while it waits: what its next requests found
-  uint64_t floor_ns = 0;  ///< it has seen other connections' replies up to this time
+  uint64_t floor_ns = 0;           ///< it has seen other connections' replies up to this time
   const void* last_connection = nullptr;  ///< where its last request went; compared, never followed
   uint64_t last_sequence = 0;             ///< that request's place on that connection
   uint64_t topology_version = 0;          ///< when its last request was sent

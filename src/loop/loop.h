@@ -138,6 +138,9 @@ class Stream {
   /// Writes what it can now; what is left is sent when the socket takes it (on_drained tells).
   /// While such a rest is under way nothing is taken from `out`. False: the stream is broken.
   bool flush(Buffer& out);
+  /// The same for `out` and, behind it, `bytes`, which are not copied as far as the socket takes
+  /// them now; the rest of them is appended to `out`.
+  bool flush_with(Buffer& out, Bytes bytes);
   /// Bytes handed over and not yet taken by the kernel.
   size_t unsent_bytes() const { return rest_ != nullptr ? rest_->bytes.size() : 0; }
   /// Sends FIN once everything is written. Nothing may be written after it.

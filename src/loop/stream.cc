@@ -165,6 +165,27 @@ bool Stream::flush(Buffer& out) {
   return status == 0;
 }
 
+bool Stream::flush_with(Buffer& out, Bytes bytes) {
+  if (closing_ || rest_ != nullptr) {
+    out.append(bytes);
+    return !closing_;
+  }
+  const uv_buf_t bufs[] = {
+      uv_buf_init(out.data(), static_cast<unsigned>(std::min(out.size(), kWriteBytesMax))),
+      uv_buf_init(const_cast<char*>(bytes.data()),
+                  static_cast<unsigned>(std::min(bytes.size(), kWriteBytesMax)))};
+  const bool only_bytes = out.empty();
+  const int n =
+      out.size() > kWriteBytesMax ? 0 : uv_try_write(stream(), bufs + only_bytes, 2u - only_bytes);
+  if (n > 0) {
+    const size_t of_out = std::min(out.size(), static_cast<size_t>(n));
+    out.consume(of_out);
+    bytes.remove_prefix(static_cast<size_t>(n) - of_out);
+  }
+  out.append(bytes);
+  return n >= 0 || n == UV_EAGAIN;
+}
+
 void Stream::shutdown_write() {
   if (shutdown_ || closing_) return;
   shutdown_ = true;

@@ -10,6 +10,13 @@
 
 namespace nearcached {
 
+namespace {
+
+// A copy of less costs nothing beside the write.
+constexpr size_t kUncopiedBytes = 1024;
+
+}  // namespace
+
 // Takes over what has become void for everybody. False while something is that would void all.
 bool Router::catch_up() {
   if (process_.patterns_version.load() != patterns_seen_) adopt_patterns();
@@ -67,7 +74,7 @@ bool Router::serve(Session& session, const Request& request, const L1Key& key, R
   L1Hit hit;
   if (!find_valid(key, hit)) return false;
   if (on_hit(session, hit)) begin_audit(*session.lane, wire_of(request), key, hit);
-  if (!session.muted()) write_hit(session, hit, rule);
+  if (!session.muted()) write_hit(session, hit, rule, request.behind.empty());
   return true;
 }
 
@@ -81,9 +88,15 @@ bool Router::on_hit(Session& session, const L1Hit& hit) {
 
 bool Router::is_audit_due() { return hits_until_audit_ != 0 && --hits_until_audit_ == 0; }
 
-void Router::write_hit(Session& session, const L1Hit& hit, Resp2Rule rule) {
+// `last`: nothing of what the client has sent stands behind it.
+void Router::write_hit(Session& session, const L1Hit& hit, Resp2Rule rule, bool last) {
   if (session.outstanding())
     return session.reply(hit.reply);  // only with the order rule switched off
+  // A write that comes anyway need not wait for a copy.
+  const size_t bytes = hit.reply.size();
+  if (bytes >= kUncopiedBytes && (last || session.wants_flush(bytes)) &&
+      (session.resp == 3 || (hit.plain && hit.reply[0] == '$')))
+    return session.reply_uncopied(hit.reply);
   write_hit(session.direct_out(), session, hit, rule);
 }
 
@@ -145,14 +158,15 @@ size_t Router::read_run(const Lane& lane, Bytes in, size_t requests_max) {
   return count;
 }
 
-bool Router::serve_known(Session& session, const Lane& lane, const KnownRequest& request) {
+bool Router::serve_known(Session& session, const Lane& lane, const KnownRequest& request,
+                         bool last) {
   if (session.wants_flush()) return false;
   if (via_bus(lane.mode) && !serves_hits(session, lane)) return false;  // the last hit's floor
   if (request.known->rule == Resp2Rule::unknown && session.resp == 2) return false;
   L1Hit hit;
   if (!find_valid(request.key, hit)) return false;
   if (on_hit(session, hit)) begin_audit(*session.lane, request.wire, request.key, hit);
-  write_hit(session.direct_out(), session, hit, request.known->rule);
+  write_hit(session, hit, request.known->rule, last);
   session.last_command = request.key.command;
   return true;
 }
@@ -167,8 +181,11 @@ size_t Router::serve_hits(Session& session, Bytes in) {
     if (session.lookahead != nullptr) done += serve_found(session, lane, hits);
     const size_t count = read_run(lane, in.substr(done), session.lookahead != nullptr ? 1 : kRun);
     size_t served = 0;
-    while (served < count && serve_known(session, lane, run_[served]))
-      done += run_[served++].wire.size();
+    for (; served < count; ++served) {
+      const size_t end = done + run_[served].wire.size();
+      if (!serve_known(session, lane, run_[served], end == in.size())) break;
+      done = end;
+    }
     hits += served;
     if (session.lookahead != nullptr) went_on(session, served);
     more = served > 0 && served == count;

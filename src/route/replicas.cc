@@ -65,7 +65,7 @@ Session::Outcome Router::read_at_replica(Session& session, const Request& reques
   if (session.outstanding() || !find_valid(key, hit))
     return start_read(session, request, command, key, shape);
   stats_.l1_hits.add();
-  if (!session.muted()) write_hit(session, hit, shape);
+  if (!session.muted()) write_hit(session, hit, shape, request.behind.empty());
   return Outcome::done;
 }
 

@@ -194,12 +194,12 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule);
   bool on_hit(Session& session, const L1Hit& hit);
   bool is_audit_due();
-  void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule);
+  void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule, bool last = false);
   void write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule);
   void learn_shape(const Request& request, const Command& command, Resp2Rule rule);
   bool is_at_rest(const Session& session) const;
   size_t read_run(const Lane& lane, Bytes in, size_t requests_max = kRun);
-  bool serve_known(Session& session, const Lane& lane, const KnownRequest& request);
+  bool serve_known(Session& session, const Lane& lane, const KnownRequest& request, bool last);
 
   // modes.cc
   void begin_coherence(Lane& lane);
