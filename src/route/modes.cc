@@ -61,11 +61,6 @@ bool tracked(CoherenceMode mode) {
   return mode == CoherenceMode::resp3 || mode == CoherenceMode::redirect;
 }
 
-bool via_bus(CoherenceMode mode) {
-  return mode == CoherenceMode::redirect || mode == CoherenceMode::publish ||
-         mode == CoherenceMode::keyspace;
-}
-
 coherence::LaneProof Router::proof_of(const Lane& lane) const {
   if (!via_bus(lane.mode)) return lane.proof;
   return coherence::over_bus(lane.proof, process_.bus->proof_ns());

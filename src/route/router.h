@@ -587,7 +587,10 @@ Bytes kind_name(UpstreamKind kind);
 /// Does the server keep book of what is read on such a lane (after CLIENT CACHING YES)?
 bool tracked(CoherenceMode mode);
 /// Do invalidations come over the bus, unordered with the data?
-bool via_bus(CoherenceMode mode);
+inline bool via_bus(CoherenceMode mode) {
+  return mode == CoherenceMode::redirect || mode == CoherenceMode::publish ||
+         mode == CoherenceMode::keyspace;
+}
 /// When the reply that is held was read; rounded up.
 inline uint64_t seen_ns(const L1Hit& hit) { return (hit.filled_ms + 1) * kNsPerMs; }
 /// As Session::last_connection: nothing is that, so whatever follows waits for the reply under way.

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <string>
+#include <thread>
 
 #include "harness/servers.h"
 
@@ -181,4 +182,32 @@ TEST_CASE("a transaction of more keys than are remembered still invalidates them
     }
   }
   CHECK(stack.proxy.count("limit_transaction_keys_hit") >= 20);
+}
+
+// Fails when Stream::flush_with() forgets what the socket did not take, or lets it go before what
+// was to be written earlier.
+TEST_CASE("big hits reach a client that reads slowly whole and in order", "[limits]") {
+  Stack stack({"--threads", "1", "--set", "l1.value_max=4MiB", "--l1-memory", "64MiB"});
+  Client direct = stack.redis.client(), client = stack.proxy.client();
+  std::string big;
+  for (int i = 0; big.size() < 3'000'000; ++i) big += std::to_string(i) + ' ';
+  direct({"SET", "big", big});
+  direct("SET small value");
+  for (const char* read : {"GET big", "GET small"}) REQUIRE(becomes_hit(stack.proxy, client, read));
+  const uint64_t hits = stack.proxy.count("l1_hits");
+  RawClient slow(stack.proxy.port());
+  // In one piece and one after the other: the big one is the last of what was read, or is not.
+  const std::string asked =
+      encode({"GET", "small"}) + encode({"GET", "big"}) + encode({"GET", "small"});
+  for (int i = 0; i < 6; ++i) {
+    slow.send(i % 2 == 0 ? asked : encode({"GET", "small"}) + encode({"GET", "big"}));
+    std::this_thread::sleep_for(20ms);
+  }
+  const std::string big_reply = "$" + std::to_string(big.size()) + "\r\n" + big + "\r\n";
+  for (int i = 0; i < 6; ++i) {
+    CHECK(slow.read_reply() == "$5\r\nvalue\r\n");
+    CHECK((slow.read_reply() == big_reply));
+    if (i % 2 == 0) CHECK(slow.read_reply() == "$5\r\nvalue\r\n");
+  }
+  CHECK(stack.proxy.count("l1_hits") == hits + 15);
 }
