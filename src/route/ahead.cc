@@ -41,28 +41,28 @@ bool Router::waits_for_hit(Session& session, Lane& lane, const Request& request)
   if (!coherence::may_serve(proof_of(lane), {session.floor_ns, false}, now_ns_, max_staleness_ns_))
     return false;
   const Bytes in(request.wire.data(), request.wire.size() + request.behind.size());
-  if (look_ahead(session, lane, in) && read_ahead(lane)) return true;
+  if (look_ahead(session, in) && read_ahead(lane)) return true;
   forget_lookahead(session);
   return false;
 }
 
 // Looks at the next requests, of which `in` begins with the first. False: some are something else.
-bool Router::look_ahead(Session& session, const Lane& lane, Bytes in) {
+bool Router::look_ahead(Session& session, Bytes in) {
   ahead_.clear();
   if (free_lookaheads_.empty()) free_lookaheads_.push_back(std::make_unique<Lookahead>());
   Lookahead& ahead = *(session.lookahead = free_lookaheads_.back().release());
   free_lookaheads_.pop_back();
-  ahead.space = lane.proof.space;
+  ahead.space = session.lane->proof.space;
   ahead.patterns_seen = patterns_seen_;
   while (ahead.requests.size() < kRequestsAhead && in.size() >= RequestShape::kHashedBytes) {
-    const size_t count = read_run(lane, in);
+    const size_t count = read_run(session, in);
     if (count == 0) {
       const KnownShape& known = shapes_[RequestShape::hash(in, shapes_.size())];
       if (!known.shape.begins(in)) return false;
       break;  // it has not come in full
     }
     for (size_t i = 0; i < count; ++i) {
-      const auto& [known, wire, key] = run_[i];
+      const auto& [known, lane, wire, key] = run_[i];
       if (known->rule == Resp2Rule::unknown && session.resp == 2) return false;
       Lookahead::Found found{.hash = key.hash,
                              .wire_bytes = static_cast<uint32_t>(wire.size()),
@@ -110,9 +110,9 @@ bool Router::read_ahead(Lane& lane) {
 
 // Serves the next requests of a session that goes on as they were found, until one no longer holds:
 // that one, and what was not held, takes the usual way. The caller has looked at the rest.
-size_t Router::serve_found(Session& session, const Lane& lane, uint64_t& hits) {
+size_t Router::serve_found(Session& session, uint64_t& hits) {
   Lookahead& ahead = *session.lookahead;
-  if (ahead.space != lane.proof.space || ahead.patterns_seen != patterns_seen_) {
+  if (ahead.space != session.lane->proof.space || ahead.patterns_seen != patterns_seen_) {
     forget_lookahead(session);
     return 0;
   }

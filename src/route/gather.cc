@@ -304,7 +304,7 @@ Session::Outcome Router::gather_values(Session& session, const Request& request)
     const L1Key key{
         hash_key(name, process_.hash_seed), lane.proof.space, get_command_->id, name, {}};
     L1Hit hit;
-    if (settled && lane.proof.tracking && serves_hits(session, lane) && find_valid(key, hit)) {
+    if (settled && serves_hits(session, lane) && find_valid(key, hit)) {
       ++held;
       if (held == wanted.size() + 1) converted_.append(hit.reply);
     }
@@ -320,8 +320,7 @@ Session::Outcome Router::gather_values(Session& session, const Request& request)
     if (!can_send(session, *each.lane, request.wire.size() + 256)) return Outcome::done;
   // Hits are served at one moment with the asking, before anything of this request is outstanding.
   std::vector<bool> serves;
-  for (const Wanted& each : wanted)
-    serves.push_back(settled && each.lane->proof.tracking && serves_hits(session, *each.lane));
+  for (const Wanted& each : wanted) serves.push_back(settled && serves_hits(session, *each.lane));
   auto gather =
       std::make_unique<Gather>(*this, session.ref, session.reserve(), Merge::values, names.size());
   gather->convert = session.resp == 2;

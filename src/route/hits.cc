@@ -125,13 +125,14 @@ void Router::learn_shape(const Request& request, const Command& command, Resp2Ru
 // Nothing but its lane decides what it is answered.
 bool Router::is_at_rest(const Session& session) const {
   return session.pin == nullptr && !session.multi_begun && !session.parked &&
-         !needs_auth(session) && topology_->version() == process_.topology.version();
+         session.waiting_since_ns == 0 && !needs_auth(session) &&
+         topology_->version() == process_.topology.version();
 }
 
 // The next requests of `in` that may be hits, and the lines of memory that looking for them will
 // touch on their way to the cache: one after the other they would be waited for. They
 // are in run_; returns how many. Only the first may have arguments behind its key (in variant_).
-size_t Router::read_run(const Lane& lane, Bytes in, size_t requests_max) {
+size_t Router::read_run(const Session& session, Bytes in, size_t requests_max) {
   const uint64_t bulk_bytes_max = process_.config.limits.bulk_bytes;
   std::array<Bytes, RequestShape::kArgsMax> args;
   size_t count = 0;
@@ -140,10 +141,13 @@ size_t Router::read_run(const Lane& lane, Bytes in, size_t requests_max) {
     const size_t bytes = known.shape.read(in, bulk_bytes_max, args);
     const bool bare = known.shape.args() == 1;
     if (bytes == 0 || (!bare && count > 0)) break;
+    Lane* const lane = cluster_ ? lane_of_slot(session, slot_of(args[0])) : session.lane;
+    if (lane == nullptr) break;
     const uint64_t hash = hash_key(args[0], process_.hash_seed);
     run_[count++] = {&known,
+                     lane,
                      in.substr(0, bytes),
-                     {hash, lane.proof.space, known.command, args[0],
+                     {hash, lane->proof.space, known.command, args[0],
                       bare ? Bytes() : variant_of(std::span(args).first(known.shape.args()))}};
     in.remove_prefix(bytes);
     if (!bare) break;
@@ -158,32 +162,33 @@ size_t Router::read_run(const Lane& lane, Bytes in, size_t requests_max) {
   return count;
 }
 
-bool Router::serve_known(Session& session, const Lane& lane, const KnownRequest& request,
-                         bool last) {
+bool Router::serve_known(Session& session, const KnownRequest& request, bool last) {
   if (session.wants_flush()) return false;
-  if (via_bus(lane.mode) && !serves_hits(session, lane)) return false;  // the last hit's floor
+  // Of the session's lane it is known; over the bus, the hit before this one may have raised the
+  // floor.
+  const Lane& lane = *request.lane;
+  if ((cluster_ || via_bus(lane.mode)) && !serves_hits(session, lane)) return false;
   if (request.known->rule == Resp2Rule::unknown && session.resp == 2) return false;
   L1Hit hit;
   if (!find_valid(request.key, hit)) return false;
-  if (on_hit(session, hit)) begin_audit(*session.lane, request.wire, request.key, hit);
+  if (on_hit(session, hit)) begin_audit(*request.lane, request.wire, request.key, hit);
   write_hit(session, hit, request.known->rule, last);
   session.last_command = request.key.command;
   return true;
 }
 
 size_t Router::serve_hits(Session& session, Bytes in) {
-  if (cluster_ || in.size() < RequestShape::kHashedBytes) return 0;
-  const Lane& lane = *session.lane;
-  if (!lane.proof.tracking || !is_at_rest(session)) return 0;
-  if (!serves_hits(session, lane) || !catch_up()) return 0;
+  if (in.size() < RequestShape::kHashedBytes || !is_at_rest(session)) return 0;
+  if ((!cluster_ && !serves_hits(session, *session.lane)) || !catch_up()) return 0;
   size_t done = 0, hits = 0;
   for (bool more = true; more;) {
-    if (session.lookahead != nullptr) done += serve_found(session, lane, hits);
-    const size_t count = read_run(lane, in.substr(done), session.lookahead != nullptr ? 1 : kRun);
+    if (session.lookahead != nullptr) done += serve_found(session, hits);
+    const size_t count =
+        read_run(session, in.substr(done), session.lookahead != nullptr ? 1 : kRun);
     size_t served = 0;
     for (; served < count; ++served) {
       const size_t end = done + run_[served].wire.size();
-      if (!serve_known(session, lane, run_[served], end == in.size())) break;
+      if (!serve_known(session, run_[served], end == in.size())) break;
       done = end;
     }
     hits += served;

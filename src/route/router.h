@@ -181,6 +181,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   };
   struct KnownRequest {
     const KnownShape* known = nullptr;
+    Lane* lane = nullptr;  ///< over which its key would be asked for
     Bytes wire;
     L1Key key{};
   };
@@ -198,8 +199,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   void write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule);
   void learn_shape(const Request& request, const Command& command, Resp2Rule rule);
   bool is_at_rest(const Session& session) const;
-  size_t read_run(const Lane& lane, Bytes in, size_t requests_max = kRun);
-  bool serve_known(Session& session, const Lane& lane, const KnownRequest& request, bool last);
+  size_t read_run(const Session& session, Bytes in, size_t requests_max = kRun);
+  bool serve_known(Session& session, const KnownRequest& request, bool last);
 
   // modes.cc
   void begin_coherence(Lane& lane);
@@ -270,9 +271,9 @@ class Router final : public Session::Owner, public Connection::Owner {
 
   // ahead.cc
   bool waits_for_hit(Session& session, Lane& lane, const Request& request);
-  bool look_ahead(Session& session, const Lane& lane, Bytes in);
+  bool look_ahead(Session& session, Bytes in);
   bool read_ahead(Lane& lane);
-  size_t serve_found(Session& session, const Lane& lane, uint64_t& hits);
+  size_t serve_found(Session& session, uint64_t& hits);
   void went_on(Session& session, size_t requests);
   void forget_lookahead(Session& session);
   void credit_ahead(int64_t by);
