@@ -13,7 +13,7 @@
 namespace nearcached::e2e {
 namespace {
 
-constexpr std::chrono::seconds kReplyDeadline{5};
+constexpr std::chrono::seconds kReplyDeadline{30};
 constexpr const char* kTag = "{tag}";
 const std::string kAnswers = "answers ";  // a row about replies
 
