@@ -48,7 +48,8 @@ bool Router::find_valid(const L1Key& key, L1Hit& hit) {
 
 bool Router::is_valid(const L1Key& key, const L1Hit& hit) const {
   return coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash)) &&
-         (!cluster_ || hit.filled_ms > topology_->moved_ms(slot_of(key.key))) &&
+         (!cluster_ || hit.filled_ms > topology_->last_moved_ms() ||
+          hit.filled_ms > topology_->moved_ms(slot_of(key.key))) &&
          (patterns_.empty() || !patterns_.kills(key.key, hit.filled_ms));
 }
 

@@ -106,7 +106,8 @@ Result<std::shared_ptr<const Topology>> Topology::from_ranges(const Topology& be
       if (place(range.nodes[i], next->owner_[range.first]) == kNoNode) return too_many(nodes_max);
     }
   for (size_t slot = 0; slot < kSlots; ++slot)
-    if (next->owner_[slot] != before.owner_[slot]) next->moved_ms_[slot] = now_ms;
+    if (next->owner_[slot] != before.owner_[slot])
+      next->moved_ms_[slot] = next->last_moved_ms_ = now_ms;
   return std::shared_ptr<const Topology>(next);
 }
 
@@ -123,7 +124,7 @@ Result<std::shared_ptr<const Topology>> Topology::with_moved(const Topology& bef
   next->nodes_[owner].primary = kNoNode;
   next->nodes_[owner].gone = false;
   next->owner_[slot] = owner;
-  next->moved_ms_[slot] = now_ms;
+  next->moved_ms_[slot] = next->last_moved_ms_ = now_ms;
   return std::shared_ptr<const Topology>(next);
 }
 
@@ -143,6 +144,7 @@ std::shared_ptr<const Topology> Topology::with_address(const Topology& before,
   next->nodes_.front().address = address;
   next->owner_.fill(0);
   next->moved_ms_.fill(now_ms);
+  next->last_moved_ms_ = now_ms;
   return next;
 }
 

@@ -74,6 +74,8 @@ class Topology {
   NodeIndex owner(uint16_t slot) const { return owner_[slot]; }
   /// When its owner was last found to have changed (monotonic ms); 0: never.
   uint64_t moved_ms(uint16_t slot) const { return moved_ms_[slot]; }
+  /// The latest moved_ms of all slots.
+  uint64_t last_moved_ms() const { return last_moved_ms_; }
   /// The node at this address; kNoNode if there is none.
   NodeIndex find(const Address& address) const;
   /// Replicas of a primary that are not gone.
@@ -93,6 +95,7 @@ class Topology {
   std::vector<TopologyNode> nodes_;
   std::array<NodeIndex, kSlots> owner_{};
   std::array<uint64_t, kSlots> moved_ms_{};
+  uint64_t last_moved_ms_ = 0;
 };
 
 /// Whether a node may announce itself under this host: a name or an address in printable

@@ -43,6 +43,7 @@ TEST_CASE("one Redis is node 0 and owns every slot", "[topology]") {
   CHECK(one->owner(0) == 0);
   CHECK(one->owner(kSlots - 1) == 0);
   CHECK(one->moved_ms(0) == 0);
+  CHECK(one->last_moved_ms() == 0);
   CHECK(one->primaries() == std::vector<NodeIndex>{0});
   CHECK(one->replicas_of(0).empty());
   CHECK(one->find(at(1)) == 0);
@@ -68,6 +69,7 @@ TEST_CASE("another address of node 0 moves every slot", "[topology]") {
   CHECK(next->owner(123) == 0);
   CHECK(next->moved_ms(0) == 40);
   CHECK(next->moved_ms(kSlots - 1) == 40);
+  CHECK(next->last_moved_ms() == 40);
   CHECK(before->nodes()[0].address == at(1));
 }
 
@@ -120,6 +122,7 @@ TEST_CASE("a slot that nobody serves any more has moved, and again when it is se
   CHECK(lost->nodes()[lost->find(at(3))].gone);
   const Snapshot found = after(*lost, kThree, 50);
   CHECK(found->moved_ms(10923) == 50);
+  CHECK(found->last_moved_ms() == 50);
   CHECK(found->moved_ms(0) == 1);
 }
 
