@@ -1,7 +1,10 @@
 // A busy worker empties and refills thousands of small buffers a second, one at a time: a stack of
-// a few hot blocks serves them without touching the allocator, and keeps the memory in cache.
+// a few hot blocks serves them without touching the allocator, and keeps the memory in cache. A
+// second stack is for replies that overtake one another (a cluster's): thousands wait at a time,
+// and a block of 16 KiB for each would be memory that the system hands out and takes back forever.
 #include "nearcached/base/buffer.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 #include <utility>
@@ -9,13 +12,24 @@
 namespace nearcached {
 
 struct Buffer::Pool {
-  static constexpr size_t kBlocksMax = 32;  // 512 KiB a thread
-  Block* blocks[kBlocksMax];
-  size_t count = 0;
-  ~Pool() {
-    while (count > 0) std::free(blocks[--count]);
-    count = kBlocksMax;  // late releases at thread exit go straight to the allocator
-  }
+  template <size_t kBlocksMax>
+  struct Stack {
+    Block* blocks[kBlocksMax];
+    size_t count = 0;
+
+    Block* take() { return count > 0 && count < kBlocksMax ? blocks[--count] : nullptr; }
+    bool give(Block* block) {
+      if (count + 1 >= kBlocksMax) return false;
+      blocks[count++] = block;
+      return true;
+    }
+    ~Stack() {
+      while (count > 0) std::free(blocks[--count]);
+      count = kBlocksMax;  // late releases at thread exit go straight to the allocator
+    }
+  };
+  Stack<32> pooled;   // 512 KiB a thread
+  Stack<1024> small;  // 256 KiB
 };
 
 Buffer::Pool& Buffer::pool() {
@@ -24,9 +38,10 @@ Buffer::Pool& Buffer::pool() {
 }
 
 Buffer::Block* Buffer::allocate(size_t bytes) {
-  Pool& kept = pool();
-  if (bytes == kPooledBytes && kept.count > 0 && kept.count < Pool::kBlocksMax)
-    return kept.blocks[--kept.count];
+  Block* const kept = bytes == kPooledBytes  ? pool().pooled.take()
+                      : bytes == kSmallBytes ? pool().small.take()
+                                             : nullptr;
+  if (kept != nullptr) return kept;
   void* const memory = std::malloc(bytes);
   if (memory == nullptr) throw std::bad_alloc();
   auto* const block = static_cast<Block*>(memory);
@@ -35,10 +50,11 @@ Buffer::Block* Buffer::allocate(size_t bytes) {
 }
 
 void Buffer::deallocate(Block* block) {
-  Pool& kept = pool();
-  if (block->capacity + sizeof(Block) == kPooledBytes && kept.count + 1 < Pool::kBlocksMax)
-    kept.blocks[kept.count++] = block;
-  else std::free(block);
+  const size_t bytes = block->capacity + sizeof(Block);
+  const bool kept = bytes == kPooledBytes  ? pool().pooled.give(block)
+                    : bytes == kSmallBytes ? pool().small.give(block)
+                                           : false;
+  if (!kept) std::free(block);
 }
 
 Buffer& Buffer::operator=(Buffer&& o) noexcept {
@@ -49,13 +65,20 @@ Buffer& Buffer::operator=(Buffer&& o) noexcept {
   return *this;
 }
 
+void Buffer::take(size_t bytes) {
+  block_ = allocate(bytes);
+  block_->begin = block_->end = 0;
+}
+
 void Buffer::grow(size_t n) {
   const size_t used = size();
   if (block_ != nullptr && block_->capacity - used >= n && block_->begin >= block_->capacity / 2) {
     // At least half is drained: amortised O(1).
     std::memmove(block_->bytes(), block_->bytes() + block_->begin, used);
   } else {
-    size_t bytes = block_ == nullptr ? kPooledBytes : (block_->capacity + sizeof(Block)) * 2;
+    size_t bytes = block_ == nullptr
+                       ? kPooledBytes
+                       : std::max(kPooledBytes, (block_->capacity + sizeof(Block)) * 2);
     while (bytes - sizeof(Block) - used < n) bytes *= 2;
     Block* const block = allocate(bytes);
     if (used > 0) std::memcpy(block->bytes(), data(), used);

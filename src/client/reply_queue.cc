@@ -52,7 +52,7 @@ void ReplyQueue::deliver(Slot slot, Bytes bytes, bool last) {
     if (slot == first_ && !place.held) {
       out_.append(bytes);
     } else {
-      place.bytes.append(bytes);
+      place.bytes.append_little(bytes);
       waiting_->bytes += bytes.size();
     }
   }
@@ -83,7 +83,8 @@ void ReplyQueue::advance() {
     Entry& front = slots.front();
     if (!front.bytes.empty()) {
       waiting_->bytes -= front.bytes.size();
-      if (out_.empty()) out_ = std::move(front.bytes);
+      if (out_.empty() && front.bytes.capacity() > Buffer::kSmallBytes)
+        out_ = std::move(front.bytes);
       else out_.append(front.bytes.readable());
       front.bytes = Buffer();
     }

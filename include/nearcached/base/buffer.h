@@ -1,11 +1,10 @@
 // Buffer: a growable run of bytes that is filled at the back and drained at the front.
 //
-// Memory: blocks of kPooledBytes come from and go back to a small per-thread pool, larger ones to
-// the allocator; an empty Buffer owns nothing and is one pointer (an idle connection costs no
-// buffer). Growth is by doubling from what has really arrived: a length that a peer merely declares
-// never allocates.
-// Thread: a Buffer stays on the thread that created it.
-// Views returned by data()/readable() are valid until the next non-const call.
+// Memory: blocks of kPooledBytes and kSmallBytes come from and go back to a small per-thread pool,
+// others to the allocator; an empty Buffer owns nothing and is one pointer (an idle connection
+// costs no buffer). Growth is by doubling from what has really arrived: a length that a peer merely
+// declares never allocates. Thread: a Buffer stays on the thread that created it. Views returned by
+// data()/readable() are valid until the next non-const call.
 #pragma once
 #include <cstddef>
 
@@ -16,6 +15,7 @@ namespace nearcached {
 class Buffer {
  public:
   static constexpr size_t kPooledBytes = 16 * 1024;  ///< of a first block, its header included
+  static constexpr size_t kSmallBytes = 256;         ///< of the first block of append_little()
 
   Buffer() = default;
   Buffer(Buffer&& o) noexcept : block_(o.block_) { o.block_ = nullptr; }
@@ -39,6 +39,11 @@ class Buffer {
   void append(char c) {
     *reserve(1) = c;
     ++block_->end;
+  }
+  /// The same, for one of many buffers of which most will never hold more than this.
+  void append_little(Bytes bytes) {
+    if (block_ == nullptr && bytes.size() <= kSmallBytes - sizeof(Block)) take(kSmallBytes);
+    append(bytes);
   }
   /// At least `n` writable bytes at the back; commit(m ≤ n) makes the first m readable.
   char* reserve(size_t n) {
@@ -68,6 +73,7 @@ class Buffer {
   static Pool& pool();
   static Block* allocate(size_t bytes);
   static void deallocate(Block* block);
+  void take(size_t bytes);
   void grow(size_t n);
   void release();
 

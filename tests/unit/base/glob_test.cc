@@ -1,6 +1,5 @@
 #include <catch2/catch.hpp>
 
-#include "nearcached/base/buffer.h"
 #include "nearcached/base/glob.h"
 
 using namespace nearcached;
@@ -26,17 +25,4 @@ TEST_CASE("a hostile glob costs pattern × text, not an exponential", "[base]") 
   std::string pattern, text(3000, 'a');
   for (int i = 0; i < 200; ++i) pattern += "a*";
   CHECK_FALSE(glob_match(pattern + "b", text));
-}
-
-TEST_CASE("an emptied buffer owns no memory", "[base]") {
-  Buffer b;
-  CHECK(b.capacity() == 0);
-  b.append("hello");
-  CHECK(b.capacity() > Buffer::kPooledBytes / 2);
-  b.consume(2);
-  CHECK(b.readable() == "llo");
-  b.append(std::string(100'000, 'x'));
-  CHECK(b.size() == 100'003);
-  b.consume(b.size());
-  CHECK(b.capacity() == 0);
 }
