@@ -113,7 +113,7 @@ void Router::renew_role(Lane& lane) {
   if (!lane.renews_role) return;
   if (lane.replica && lane.connection->up() && lane.connection->pending() > 0) return;
   lane.renews_role = false;
-  lane.connection->lose("its node has another role");
+  lane.connection->renew("its node has another role");
 }
 
 void Router::wake_topology_waiters() {

@@ -215,7 +215,7 @@ void Connection::on_read(Bytes bytes) {
   if (lose_after_read_) {
     lose_after_read_ = false;
     const std::string reason = down_reason_;
-    lose(reason);
+    lose(reason, std::exchange(lost_by_peer_, true));
   }
 }
 
@@ -348,16 +348,17 @@ void Connection::set_address(const Address& address) {
   if (state_ == State::waiting && !options_.once) reconnect_.start(0, 0);
 }
 
-void Connection::lose(Bytes reason) {
+void Connection::lose(Bytes reason, bool by_peer) {
   if (state_ == State::closing || state_ == State::waiting) return;
   if (in_read_) {
     down_reason_.assign(reason);
     lose_after_read_ = true;
+    lost_by_peer_ = by_peer;
     return;
   }
   const std::string why(reason);
   down_reason_ = why;
-  if (state_ != State::up) ++failures_;
+  if (state_ != State::up && by_peer) ++failures_;
   state_ = State::waiting;
   if (stream_ != nullptr) {
     dying_.push_back(std::move(stream_));

@@ -169,7 +169,9 @@ class Connection final : public Stream::Handler {
   /// Looks after timeouts; a few times per timeout.
   void tick(uint64_t now_ns);
   /// Drops the link (and connects again, unless once).
-  void lose(Bytes reason);
+  void lose(Bytes reason) { lose(reason, true); }
+  /// The same because we want another; that this one was not up yet is no failure().
+  void renew(Bytes reason) { lose(reason, false); }
   void close();
 
   State state() const { return state_; }
@@ -224,6 +226,7 @@ class Connection final : public Stream::Handler {
   bool take_reply(Bytes piece, bool last);
   void fail(Bytes reason, bool unwritten_too);
   void report(const Pending& pending);
+  void lose(Bytes reason, bool by_peer);
   void schedule_reconnect();
 
   Loop& loop_;
@@ -251,6 +254,7 @@ class Connection final : public Stream::Handler {
   std::string tracking_refusal_;
   bool in_read_ = false;
   bool lose_after_read_ = false;
+  bool lost_by_peer_ = true;  ///< if lose_after_read_
   int resp_ = 3;
   uint8_t introduction_step_ = 0;
   std::vector<uint8_t> introduction_steps_;

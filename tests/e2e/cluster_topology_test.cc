@@ -90,6 +90,21 @@ TEST_CASE("NEARCACHE TOPOLOGY tells of each node its role, slots and breaker",
   }
 }
 
+// Fails when Connection::renew() counts a failure, as lose() does for a link that was not up yet.
+TEST_CASE("a seed that turns out to be a replica is no failure", "[cluster][topology]") {
+  RedisCluster cluster;
+  const std::string seed =
+      cluster.address(cluster.replicas_of(cluster.primaries().front()).front());
+  for (int i = 0; i < 20; ++i) {
+    Proxy proxy(cluster.port(0), {"--upstream", "redis+cluster://" + seed});
+    Client client = proxy.client();
+    client("GET key");
+    const Report report(client);
+    CHECK(report.node(seed, "breaker") == "closed");
+    CHECK(report.node(seed, "last_error").empty());
+  }
+}
+
 // Fails when MOVED only redirects the one request, and the snapshot stays as it was.
 TEST_CASE("after a failover the new primary is in NEARCACHE TOPOLOGY without a manual step",
           "[cluster][topology]") {
