@@ -110,6 +110,13 @@ Result<void> assign_choice(const Key& key, Enum& out, const Given& given,
   return {};
 }
 
+Result<void> assign_policy(const Key& key, const Field& field, const Given& given) {
+  if (auto* const* always = std::get_if<L1Policy*>(&field))
+    return assign_choice(key, **always, given, kL1PolicyNames);
+  return assign_choice(key, std::get<std::optional<L1Policy>*>(field)->emplace(), given,
+                       kL1PolicyNames);
+}
+
 Result<void> assign_text(const Key& key, std::string& out, const Given& given) {
   const bool holds_nul = given.text.find('\0') != std::string::npos;
   const bool may_be_empty =
@@ -195,6 +202,13 @@ std::string format_list(const Items& items, ToText to_text) {
   return out += ']';
 }
 
+std::string format_policy(const Field& field) {
+  auto* const* always = std::get_if<L1Policy*>(&field);
+  const std::optional<L1Policy> policy =
+      always != nullptr ? **always : *std::get<std::optional<L1Policy>*>(field);
+  return policy ? quote(kL1PolicyNames[static_cast<size_t>(*policy)]) : std::string();
+}
+
 std::string format_number(const Key& key, uint64_t number) {
   switch (key.kind) {
     case Kind::size: return quote(format_size(number));
@@ -216,8 +230,7 @@ Result<void> assign(const Key& key, const Field& field, const Given& given) {
     case Kind::milliseconds:
     case Kind::seconds: return assign_number(key, field, given);
     case Kind::mode: return assign_choice(key, *std::get<CoherenceMode*>(field), given, kModes);
-    case Kind::policy:
-      return assign_choice(key, *std::get<L1Policy*>(field), given, kL1PolicyNames);
+    case Kind::policy: return assign_policy(key, field, given);
     case Kind::payload:
       return assign_choice(key, *std::get<EventPayload*>(field), given, kPayloads);
     case Kind::presence: return assign_choice(key, *std::get<PresentAs*>(field), given, kPresences);
@@ -251,8 +264,7 @@ std::string format(const Key& key, const Field& field) {
       return number ? format_number(key, *number) : std::string();
     }
     case Kind::mode: return quote(kModes[static_cast<size_t>(*std::get<CoherenceMode*>(field))]);
-    case Kind::policy:
-      return quote(kL1PolicyNames[static_cast<size_t>(*std::get<L1Policy*>(field))]);
+    case Kind::policy: return format_policy(field);
     case Kind::payload:
       return quote(kPayloads[static_cast<size_t>(*std::get<EventPayload*>(field))]);
     case Kind::presence:

@@ -8,6 +8,7 @@
 
 #include "config/keys.h"
 #include "config/loader.h"
+#include "config/units.h"
 #include "nearcached/base/check.h"
 
 namespace nearcached {
@@ -110,6 +111,26 @@ Result<void> Loader::check_rules() {
           "[[rule]] of \"" + rule.keys +
           "\": rule.replica_fill = true: needs rule.replica_reads = true, rule.ttl, and no "
           "rule.cache = false"};
+  return check_rule_memory();
+}
+
+// Its policy decides among the entries of one memory; what is left must be a cache as well.
+Result<void> Loader::check_rule_memory() {
+  static constexpr uint64_t kLeftMin = 1 << 20;
+  uint64_t left = config_.l1.memory_bytes;
+  for (const Rule& rule : config_.rules) {
+    const std::string subject = "[[rule]] of \"" + rule.keys + "\": ";
+    if (rule.policy && !rule.memory_bytes)
+      return Error{subject + "rule.policy: needs rule.memory, the entries it decides about"};
+    if (!rule.memory_bytes) continue;
+    if (!rule.cache)
+      return Error{subject + "rule.memory: not with rule.cache = false, which keeps nothing"};
+    if (left < kLeftMin + *rule.memory_bytes)
+      return Error{subject + "rule.memory = " + quote(format_size(*rule.memory_bytes)) +
+                   ": leaves less than 1MiB of l1.memory = " +
+                   quote(format_size(config_.l1.memory_bytes)) + " to all other keys"};
+    left -= *rule.memory_bytes;
+  }
   return {};
 }
 

@@ -41,10 +41,10 @@ enum class Kind : uint8_t {
 };
 
 /// Where a key's value lives in the Config (or Rule) it was asked of.
-using Field =
-    std::variant<bool*, uint32_t*, uint64_t*, std::optional<uint64_t>*, std::string*,
-                 CoherenceMode*, LogLevel*, Config::Upstream*, std::vector<Address>*,
-                 std::vector<std::string>*, EventPayload*, PresentAs*, ReadFrom*, L1Policy*>;
+using Field = std::variant<bool*, uint32_t*, uint64_t*, std::optional<uint64_t>*, std::string*,
+                           CoherenceMode*, LogLevel*, Config::Upstream*, std::vector<Address>*,
+                           std::vector<std::string>*, EventPayload*, PresentAs*, ReadFrom*,
+                           L1Policy*, std::optional<L1Policy>*>;
 
 struct Key {
   std::string_view section;

@@ -27,6 +27,7 @@ class Loader {
   Result<void> check_orderings();
   Result<void> check_subscriptions();
   Result<void> check_rules();
+  Result<void> check_rule_memory();
   Result<void> check_upstream();
 
   Config config_;

@@ -51,7 +51,7 @@ Bytes Router::command_name(uint16_t id) const {
 }
 
 void Router::refresh_gauges() {
-  const L1Stats& l1 = l1_.stats();
+  const L1Stats l1 = l1_.stats();
   stats_.l1_items.set(l1.items);
   stats_.l1_used_bytes.set(l1.used_bytes);
   stats_.l1_budget_bytes.set(l1.budget_bytes);
@@ -59,6 +59,13 @@ void Router::refresh_gauges() {
   stats_.l1_expired.set(l1.expired);
   stats_.invalidations_expiry.set(l1.expired);
   stats_.l1_reclaimed.set(l1.reclaimed);
+  for (size_t i = 0; i < l1_.own().size(); ++i) {
+    const L1Stats& own = l1_.own()[i].table->stats();
+    stats_.rule_memory[i].items.set(own.items);
+    stats_.rule_memory[i].used_bytes.set(own.used_bytes);
+    stats_.rule_memory[i].budget_bytes.set(own.budget_bytes);
+    stats_.rule_memory[i].evictions.set(own.evictions);
+  }
   uint64_t oldest = UINT64_MAX;
   uint64_t tracking = 0, up = 0;
   for (const auto& lane : lanes_) {
@@ -70,6 +77,22 @@ void Router::refresh_gauges() {
   stats_.lanes_tracking.set(tracking);
   stats_.lanes_up.set(up);
   stats_.oldest_proof_ns.set(tracking > 0 ? oldest : 0);
+}
+
+// One line for each rule with memory of its own, by the rule's place in the file.
+void Router::add_rule_memory(std::string& text) const {
+  for (size_t i = 0; i < l1_.own().size(); ++i) {
+    const auto sum = [&](Counter Stats::RuleMemory::*counter) {
+      uint64_t total = 0;
+      for (const Stats* stats : process_.stats)
+        if (i < stats->rule_memory.size()) total += (stats->rule_memory[i].*counter).get();
+      return std::to_string(total);
+    };
+    using Own = Stats::RuleMemory;
+    add_line(text, "l1_rule" + std::to_string(l1_.own()[i].rule + 1),
+             "items=" + sum(&Own::items) + ",used_bytes=" + sum(&Own::used_bytes) +
+                 ",budget_bytes=" + sum(&Own::budget_bytes) + ",evictions=" + sum(&Own::evictions));
+  }
 }
 
 void Router::add_bus_info(std::string& text, uint64_t now) const {
@@ -130,6 +153,7 @@ std::string Router::info_section() const {
          ratio(sum(&Stats::l1_hits), sum(&Stats::l1_hits) + sum(&Stats::l1_misses)));
   NEARCACHED_COUNTERS(X)
 #undef X
+  add_rule_memory(text);
   line("invalidations_total",
        std::to_string(sum(&Stats::invalidations_write) + sum(&Stats::invalidations_push) +
                       sum(&Stats::invalidations_bus) + sum(&Stats::invalidations_pattern) +
@@ -210,6 +234,7 @@ void Router::inspect(Bytes key, std::string& text) {
   const uint64_t hash = hash_key(key, process_.hash_seed);
   const uint64_t stamp = process_.stamps.load(hash);
   const uint64_t now_ms = now_ns_ / kNsPerMs;
+  const Rule* const rule = rule_for(key);
   catch_up();
   l1_.inspect(key, [&](const L1Entry& entry) {
     const Lane* lane = nullptr;
@@ -238,7 +263,8 @@ void Router::inspect(Bytes key, std::string& text) {
         " accesses=" + std::to_string(entry.accesses) +
         " age_ms=" + std::to_string(now_ms - std::min(now_ms, entry.filled_ms)) +
         " expires_in_ms=" + std::to_string(entry.expires_ms - std::min(entry.expires_ms, now_ms)) +
-        (entry.negative ? " negative=1" : "") + "\n";
+        (entry.negative ? " negative=1" : "") +
+        (rule != nullptr && rule->memory_bytes ? " memory_of=" + rule->keys : "") + "\n";
   });
 }
 

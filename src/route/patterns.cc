@@ -2,7 +2,7 @@
 // every hit is compared with those that are new (coherence/patterns.h); meanwhile the table is
 // walked in small steps, and when it has been walked through, the patterns are forgotten. Fills
 // that were under way when a pattern came are neither kept nor joined: what they bring may be from
-// before it.
+// before it. What a rule keeps in memory of its own goes at once if the pattern is its glob.
 #include "nearcached/base/clock.h"
 #include "route/router.h"
 
@@ -10,7 +10,11 @@ namespace nearcached {
 
 void Router::adopt_patterns() {
   patterns_seen_ = process_.patterns_version.load();
-  if (!patterns_.catch_up(process_.patterns())) return;
+  const auto all = process_.patterns();
+  const uint64_t known = patterns_.newest();
+  if (!patterns_.catch_up(all)) return;
+  for (const auto& pattern : all)
+    if (pattern->id > known) stats_.pattern_items_dropped.add(l1_.clear_rule(pattern->glob));
   fills_void_ns_ = now_ns();
   pattern_walk_ = {};
 }

@@ -22,6 +22,14 @@ namespace {
 
 constexpr uint64_t kWalkBucketsPerTurn = 64;
 
+std::vector<L1Rule> l1_rules(const Config& config) {
+  std::vector<L1Rule> rules;
+  for (const Rule& rule : config.rules)
+    rules.push_back({rule.keys, rule.memory_bytes.value_or(0) / config.server.threads,
+                     rule.policy.value_or(config.l1.policy)});
+  return rules;
+}
+
 }  // namespace
 
 Router::Router(Process& process, Loop& loop, unsigned index)
@@ -41,7 +49,8 @@ Router::Router(Process& process, Loop& loop, unsigned index)
                    if (lane->proof.space == space || lane->stale_space == space)
                      return !coherence::stamp_holds(stamp, process_.stamps.load(hash));
                  return true;
-               }}),
+               }},
+          l1_rules(process.config)),
       admission_(process.config.l1.scan_resistance && process.config.l1.enabled
                      ? process.config.l1.memory_bytes / process.config.server.threads / 256
                      : 0),
@@ -55,6 +64,7 @@ Router::Router(Process& process, Loop& loop, unsigned index)
     waits_for_replicas_ = waits_for_replicas_ || rule.wait_replicas > 0;
   for (const Rule& rule : process.config.rules)
     serves_stale_ = serves_stale_ || rule.serve_stale_ms.value_or(0) > 0;
+  stats_.rule_memory = std::vector<Stats::RuleMemory>(l1_.own().size());
   const CoherenceMode wish = process.config.coherence.mode;
   records_writes_ =
       !cluster_ && (wish == CoherenceMode::automatic || wish == CoherenceMode::publish ||

@@ -23,7 +23,7 @@
 #include "nearcached/command/table.h"
 #include "nearcached/config/config.h"
 #include "nearcached/l1/admission.h"
-#include "nearcached/l1/table.h"
+#include "nearcached/l1/tables.h"
 #include "nearcached/resp/request_shape.h"
 #include "route/pattern_job.h"
 #include "route/process.h"
@@ -403,6 +403,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   // info.cc
   Outcome info(Session& session, const Request& request, const Command& command);
   std::string info_section() const;
+  void add_rule_memory(std::string& text) const;
   void add_bus_info(std::string& text, uint64_t now) const;
   void add_topology_info(std::string& text, uint64_t now) const;
   std::string verdict_on(Bytes key) const;
@@ -455,7 +456,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   const Command* get_command_ = nullptr;
   std::array<KnownShape, 256> shapes_;
   RequestParser parser_;
-  L1Table l1_;
+  L1Tables l1_;
   Admission admission_;
   uint64_t counted_as_misses_ = 0;          ///< read ahead, kept, and not asked for yet
   int64_t ahead_credit_ = kAheadCreditMax;  ///< what may be read ahead
@@ -491,7 +492,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   coherence::PatternSet patterns_;
   uint64_t patterns_seen_ = 0;  ///< Process::patterns_version
   uint64_t fills_void_ns_ = 0;  ///< what was asked for up to then is not kept, nor joined
-  L1Table::Walk pattern_walk_;
+  L1Tables::Walk pattern_walk_;
 
   struct Parked {
     SessionRef session;

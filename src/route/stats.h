@@ -3,6 +3,7 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <vector>
 
 #include "nearcached/coherence/bus_message.h"
 
@@ -106,6 +107,11 @@ struct alignas(64) Stats {
   Counter sessions_closed;
   Counter lanes_tracking;
   Counter lanes_up;
+  /// Of each rule with memory of its own, in their order.
+  struct RuleMemory {
+    Counter items, used_bytes, budget_bytes, evictions;
+  };
+  std::vector<RuleMemory> rule_memory;
 };
 
 }  // namespace nearcached

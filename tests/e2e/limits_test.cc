@@ -72,6 +72,47 @@ TEST_CASE("a rule keeps keys out of L1, or only the long ones", "[limits]") {
   }));
 }
 
+// Reads `items` of the rule's keys once, then 20 times as many others, then asks for them again.
+// Returns how many of them the upstream was asked for the second time.
+uint64_t asked_again_after_a_scan(const std::string& rule) {
+  constexpr int kItems = 500, kOthers = 20 * kItems;
+  TempDir dir;
+  write_file(dir.path() + "/n.toml", "[l1]\nmemory = \"2MiB\"\nscan_resistance = false\n" + rule);
+  Stack stack({"-c", dir.path() + "/n.toml", "--threads", "1"});
+  Client direct = stack.redis.client(), client = stack.proxy.client();
+  const std::string value(1000, 'x');
+  for (int i = 0; i < kItems; ++i) direct({"SET", "own:" + std::to_string(i), value});
+  for (int i = 0; i < kOthers; ++i) direct({"SET", "scan:" + std::to_string(i), value});
+  REQUIRE(becomes_hit(stack.proxy, client, "GET own:0"));
+  const auto read = [&](const std::string& prefix, int count) {
+    for (int i = 0; i < count; ++i)
+      REQUIRE(client({"GET", prefix + std::to_string(i)}).size() == value.size());
+  };
+  read("own:", kItems);
+  read("scan:", kOthers);
+  const uint64_t before = stack.redis.calls("get");
+  read("own:", kItems);
+  const uint64_t again = stack.redis.calls("get") - before;
+  if (rule.find("memory") != std::string::npos) {
+    CHECK(stack.proxy.info("l1_rule1").starts_with("items=500,"));
+    CHECK(client("NEARCACHE INSPECT own:0").find("memory_of=own:*") != std::string::npos);
+    // Its glob as a pattern: the rule's part goes, and nothing else does.
+    const uint64_t items = stack.proxy.count("l1_items");
+    client("NEARCACHE PATTERN own:*");
+    CHECK(wait_until([&] { return stack.proxy.count("pattern_items_dropped") == kItems; }));
+    CHECK(stack.proxy.count("l1_items") == items - kItems);
+  }
+  return again;
+}
+
+// Fails when of() knows only one table.
+TEST_CASE("what a rule keeps in memory of its own outlives a scan, and no other rule's does",
+          "[limits]") {
+  const std::string keys = "[[rule]]\nkeys = \"own:*\"\n";
+  CHECK(asked_again_after_a_scan(keys + "memory = \"1MiB\"\npolicy = \"lru\"\n") == 0);
+  CHECK(asked_again_after_a_scan(keys) > 400);
+}
+
 TEST_CASE("an entry lives no longer than l1.ttl", "[limits]") {
   Stack stack({"--set", "l1.ttl=100ms"});
   stack.redis.client()("SET k v");

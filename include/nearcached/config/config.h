@@ -57,6 +57,9 @@ struct Rule {
   std::optional<uint64_t> ttl_ms;
   std::optional<uint64_t> negative_ttl_ms;
   std::optional<uint64_t> value_bytes_max;
+  /// Its own part of l1.memory: nothing else pushes its entries out.
+  std::optional<uint64_t> memory_bytes;
+  std::optional<L1Policy> policy;  ///< there
   /// While the upstream is unreachable, what is held is served for so long after it was last
   /// proven.
   std::optional<uint64_t> serve_stale_ms;

@@ -52,8 +52,8 @@ Config everything_changed() {
   c.l1 = {false, (5ull << 40) / 8, 1ull << 32, L1Policy::random, 1, 0, 1, false};
   c.coherence = {CoherenceMode::off, 1'001, 500, 1ull << 30, true, "other.1", 2, 3};
   c.subscriptions = {{"changed:a", EventPayload::pattern}, {"b", EventPayload::key}};
-  c.rules = {{"a\tb\"\\:*", false, 1, 0, 12'345, 7, true, false, 2, 1},
-             {"*", true, 5, {}, {}, {}, true, true, 0, 1'000}};
+  c.rules = {{"a\tb\"\\:*", false, 1, 0, 12'345, {}, {}, 7, true, false, 2, 1},
+             {"*", true, 5, {}, {}, 1 << 20, L1Policy::gdsf, {}, true, true, 0, 1'000}};
   c.limits = {1, 17, 65'537, 1'025, 2,  16'385, 65'538, 3'601, 65'539, 65'540, 5, 66,
               6, 7,  8,      9,     10, 11,     12,     65,    13,     14,     15};
   c.security = {true, {"config|set"}, {"json.set", "debug"}};
@@ -300,6 +300,27 @@ TEST_CASE("what replicas answer is kept only for a time that the rule says", "[c
   CHECK(error_of(rule + "ttl = \"5s\"\n") == refused);
   CHECK(error_of(rule + "replica_reads = true\nttl = \"5s\"\ncache = false\n") == refused);
   CHECK(parsed(rule + "replica_reads = true\nttl = \"5s\"\n").rules[0].replica_fill);
+}
+
+TEST_CASE("rules have memory of their own out of l1.memory, which keeps some", "[config]") {
+  const auto rule = [](const std::string& keys, const std::string& text) {
+    return "[[rule]]\nkeys = \"" + keys + "\"\n" + text;
+  };
+  const std::string memory = "memory = \"32MiB\"\n", policy = "policy = \"lru\"\n";
+  const Config c = parsed(rule("a", memory + policy) + rule("b", "memory = \"31MiB\"\n"));
+  CHECK(c.rules[0].memory_bytes == 32u << 20);
+  CHECK(c.rules[0].policy == L1Policy::lru);
+  CHECK(c.rules[1].policy == std::nullopt);
+  CHECK(error_of(rule("a", memory) + rule("b", memory)) ==
+        "[[rule]] of \"b\": rule.memory = \"32MiB\": leaves less than 1MiB of l1.memory = "
+        "\"64MiB\" to all other keys");
+  CHECK(error_of(rule("a", policy)) ==
+        "[[rule]] of \"a\": rule.policy: needs rule.memory, the entries it decides about");
+  CHECK(error_of(rule("a", memory + "cache = false\n")) ==
+        "[[rule]] of \"a\": rule.memory: not with rule.cache = false, which keeps nothing");
+  CHECK(error_of(rule("a", "policy = \"best\"\n")) ==
+        "n.toml:3: rule.policy = \"best\": \"auto\", \"lru\", \"lfu\", \"random\", \"s3fifo\" or "
+        "\"gdsf\"");
 }
 
 TEST_CASE("there are at most 256 rules", "[config]") {

@@ -64,8 +64,9 @@ TEST_CASE("the shipped file has every key once, with its default, and no other",
     REQUIRE(!settings[key.full_name()].empty());
     for (const std::string& line : settings[key.full_name()]) {
       const bool is_keys = key.name == "keys";
-      const std::string needs =
-          key.name == "replica_fill" ? "\nreplica_reads = true\nttl = \"1s\"" : "";
+      const std::string needs = key.name == "replica_fill" ? "\nreplica_reads = true\nttl = \"1s\""
+                                : key.name == "policy"     ? "\nmemory = \"1MiB\""
+                                                           : "";
       CHECK(parse_config("[[rule]]\n" + line + (is_keys ? "" : "\nkeys = \"*\"") + needs, "rule")
                 .ok());
     }
