@@ -50,6 +50,7 @@ bool glob_match(Bytes pattern, Bytes text) {
       if (c == '*') {
         star = ++p;
         star_text = t;
+        if (p == pattern.size()) return true;
         continue;
       }
       if (c == '?') {
