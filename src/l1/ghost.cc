@@ -1,11 +1,13 @@
-// S3-FIFO's ghost as a set-associative table of 16-bit words: 2 bytes per remembered item and one
+// The ghost as a set-associative table of 16-bit words: 2 bytes per remembered item and one
 // cache line per question. Each line is a FIFO of its own, which is close enough to one long queue;
 // a false memory (32 in 16,384 per question) lets one item into the main queues early.
 //
 // It grows by a line per eviction: a large block at once would have to be paid by thousands of
 // evictions in one put (15 ms at 5M items). A fingerprint does not tell to which half of a split
 // line it belongs, so both get it; the wrong copy matches nobody and ages out.
-// Rejected: an exact queue with its own hash table, ten times the memory for no measurable hit.
+// When it shrinks two lines become one, of the newer half of each.
+// Rejected: an exact queue with its own hash table, ten times the memory for no measurable hit;
+// shrinking only when half is unused (cloudphysics, 10 % of the bytes: 0.744 instead of 0.732).
 #include "l1/ghost.h"
 
 #include <algorithm>
@@ -21,14 +23,23 @@ constexpr uint64_t kSmall = 16;
 }  // namespace
 
 void Ghost::step(uint64_t live_items) {
-  const uint64_t wanted = std::clamp<uint64_t>(live_items / kWays, 1, lines_.capacity());
+  const uint64_t wanted =
+      std::clamp<uint64_t>((live_items + kWays / 2) / kWays, 1, lines_.capacity());
   const uint64_t size = lines_.size();
   if (size < wanted) {
     lines_.resize(size + 1);
     if (size > 0) lines_[size] = lines_[LineTable<Line>::split_source(size)];
-  } else if (size > (wanted < kSmall ? wanted + 1 : 2 * wanted)) {
+  } else if (size > (wanted < kSmall ? wanted + 1 : wanted + wanted / 8)) {
+    if (size > 1) merge(lines_[LineTable<Line>::split_source(size - 1)], lines_[size - 1]);
     lines_.resize(size - 1);
   }
+}
+
+// The newer half of both, in turns: which of two lines' memories is older is not known.
+void Ghost::merge(Line& to, const Line& from) {
+  const Line old = to;
+  for (unsigned way = 0; way < kWays; ++way)
+    to.prints[way] = (way % 2 == 0 ? old : from).prints[way / 2];
 }
 
 void Ghost::remember(uint64_t hash, unsigned used) {

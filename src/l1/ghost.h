@@ -27,6 +27,7 @@ class Ghost {
   struct alignas(64) Line {
     uint16_t prints[kWays];  ///< newest first; 14 bits of print, 2 of use; 0 = free
   };
+  static void merge(Line& to, const Line& from);
   static unsigned print_of(uint64_t hash) { return static_cast<unsigned>(hash >> 48) & ~3u; }
 
   LineTable<Line> lines_;

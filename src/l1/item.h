@@ -1,7 +1,7 @@
 // One item as it lies in the log: a packed head of 11 bytes, the lengths in as few bytes as they
 // need, then key, variant and reply; or, if that is large, a pointer to a heap block with them.
 //
-//   flags 2 | use 2 | expires 4 | context 2 | key length 1 | rank 0 or 12 | longer key length 0 or
+//   flags 2 | use 2 | expires 4 | context 2 | key length 1 | rank 0 or 16 | longer key length 0 or
 //   4 | reply length 1, 2 or 4 | lifetime 2, 3 or 4 | stamp 1, 2, 5 or 8 | variant length 0 or 4 |
 //   key, variant, reply  or  address of an External
 //

@@ -15,7 +15,6 @@ namespace {
 
 constexpr double kTrialShare = 0.25;
 constexpr double kTrialShareS3 = 0.1;
-constexpr double kGhostShareS3 = 0.9;
 constexpr unsigned kFrequencyMaxS3 = 3;
 constexpr unsigned kPromoteAtS3 = 2;
 constexpr uint64_t kMainQueues = (uint64_t{1} << Queues::kClasses) - 1;
@@ -51,20 +50,20 @@ unsigned Queues::lowest(const Log& log, uint64_t queues, double& rank) const {
   return lowest;
 }
 
-unsigned Queues::next(const Log& log) {
+// s3fifo as it is defined: the main queue has what the trial's room leaves.
+bool Queues::main_is_full(uint64_t cost_max) const {
+  const double trial = trial_share_ * static_cast<double>(single_ ? cost_max : cost());
+  return single_ ? cost_[0] > cost_max - static_cast<uint64_t>(trial)
+                 : static_cast<double>(cost_[1]) < trial;
+}
+
+unsigned Queues::next(const Log& log, uint64_t cost_max) {
   const uint64_t main = log.occupied() & kMainQueues, trial = log.occupied() & ~kMainQueues;
-  const bool from_trial =
-      trial != 0 &&
-      (main == 0 || static_cast<double>(cost_[1]) >= trial_share_ * static_cast<double>(cost()));
+  const bool from_trial = trial != 0 && (main == 0 || !main_is_full(cost_max));
   double rank = 0;
   const unsigned queue = lowest(log, from_trial ? trial : main, rank);
   if (queue != kNone && !single_) inflation_[from_trial] = std::max(inflation_[from_trial], rank);
   return queue;
-}
-
-uint64_t Queues::ghost_items() const {
-  if (!single_ || leaver_cost_ <= 0) return items_;
-  return static_cast<uint64_t>(kGhostShareS3 * static_cast<double>(cost()) / leaver_cost_);
 }
 
 bool Queues::promotes(Use& use) const {

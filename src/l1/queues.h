@@ -24,7 +24,6 @@ class Queues {
  public:
   static constexpr unsigned kClasses = 32;
   static constexpr unsigned kNone = ~0u;
-  static constexpr double kLeavers = 256;  ///< what the running mean is about
 
   explicit Queues(L1Policy policy);
 
@@ -34,9 +33,9 @@ class Queues {
   unsigned main_queue(unsigned frequency, uint64_t cost) const { return class_of(frequency, cost); }
   /// The base of an item queued now.
   double base(unsigned queue) const { return inflation_[is_trial(queue)]; }
-  /// The queue whose oldest item should leave or move, kNone if all are empty. Raises the
-  /// inflation.
-  unsigned next(const Log& log);
+  /// The queue whose oldest item should leave or move, kNone if all are empty; `cost_max` is what
+  /// all items together may cost. Raises the inflation.
+  unsigned next(const Log& log, uint64_t cost_max);
 
   void add(unsigned queue, uint64_t cost) {
     cost_[is_trial(queue)] += cost;
@@ -51,13 +50,6 @@ class Queues {
   uint64_t items() const { return items_; }
   void clear() { *this = Queues(policy_); }
 
-  /// An item of this cost left without a second chance. The ghost should remember as many of them
-  /// as the budget would hold (of s3fifo: nine tenths), so if the large leave sooner, fewer.
-  void left(uint64_t cost) {
-    const auto its = static_cast<double>(cost);
-    leaver_cost_ += leaver_cost_ == 0 ? its : (its - leaver_cost_) / kLeavers;
-  }
-  uint64_t ghost_items() const;
   /// Whether an item of this cost is more than the queue of the new may ever hold.
   bool refuses(uint64_t cost, uint64_t budget) const {
     return single_ && static_cast<double>(cost) >= trial_share_ * static_cast<double>(budget);
@@ -74,13 +66,14 @@ class Queues {
   unsigned class_of(unsigned frequency, uint64_t cost) const;
   unsigned lowest(const Log& log, uint64_t queues, double& rank) const;
 
+  bool main_is_full(uint64_t cost_max) const;
+
   L1Policy policy_;
   bool single_;  ///< s3fifo
   double trial_share_;
   std::array<double, 2> inflation_ = {0, 0};  ///< main, trial
   std::array<uint64_t, 2> cost_ = {0, 0};
   uint64_t items_ = 0;
-  double leaver_cost_ = 0;  ///< running mean
 };
 
 }  // namespace nearcached::l1

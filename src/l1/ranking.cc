@@ -6,7 +6,7 @@
 //           an item that was popular once is overtaken by the rank of those that leave.
 //   random  none: the heap is an array of all items, one is drawn
 // Positive doubles compare as the integers with the same bits do, so that all of them are integers.
-// Rejected: a list for lru (8 bytes per item instead of 24, but a second structure for one policy
+// Rejected: a list for lru (8 bytes per item instead of 32, but a second structure for one policy
 // that is here to be compared with).
 #include "l1/ranking.h"
 
@@ -22,10 +22,10 @@ constexpr double kGdsfScale = 1e6;
 
 }  // namespace
 
-uint64_t Ranking::rank_of(Item item, uint64_t cost) {
+uint64_t Ranking::value_of(Item item, uint64_t cost) const {
   const double uses = item.use().accesses() + 1;
   switch (policy_) {
-    case L1Policy::lru: return ++clock_;
+    case L1Policy::lru: return clock_;
     case L1Policy::lfu: return std::bit_cast<uint64_t>(inflation_ + uses);
     case L1Policy::gdsf:
       return std::bit_cast<uint64_t>(inflation_ + uses * kGdsfScale / static_cast<double>(cost));
@@ -33,16 +33,23 @@ uint64_t Ranking::rank_of(Item item, uint64_t cost) {
   }
 }
 
+Ranking::Rank Ranking::renew(Item item, uint64_t cost) {
+  ++clock_;
+  const Rank rank = {value_of(item, cost), static_cast<uint32_t>(clock_)};
+  std::memcpy(item.rank(), &rank, sizeof(rank));
+  return rank;
+}
+
 void Ranking::put(size_t position, Entry entry) {
   heap_[position] = entry;
   const auto number = static_cast<uint32_t>(position);
-  std::memcpy(log_.item(entry.place).rank() + 8, &number, sizeof(number));
+  std::memcpy(log_.item(entry.place).rank() + kPositionAt, &number, sizeof(number));
 }
 
 void Ranking::sift_up(size_t position, Entry entry) {
   while (position > 0) {
     const size_t parent = (position - 1) / kChildren;
-    if (heap_[parent].rank <= entry.rank) break;
+    if (!entry.rank.below(heap_[parent].rank)) break;
     put(position, heap_[parent]);
     position = parent;
   }
@@ -56,8 +63,8 @@ void Ranking::sift_down(size_t position, Entry entry) {
     const size_t end = std::min(first + kChildren, heap_.size());
     size_t least = first;
     for (size_t child = first + 1; child < end; ++child)
-      if (heap_[child].rank < heap_[least].rank) least = child;
-    if (heap_[least].rank >= entry.rank) break;
+      if (heap_[child].rank.below(heap_[least].rank)) least = child;
+    if (!heap_[least].rank.below(entry.rank)) break;
     put(position, heap_[least]);
     position = least;
   }
@@ -65,25 +72,20 @@ void Ranking::sift_down(size_t position, Entry entry) {
 }
 
 void Ranking::insert(Log::Place place, uint64_t cost) {
-  const Item item = log_.item(place);
-  const uint64_t rank = rank_of(item, cost);
-  std::memcpy(item.rank(), &rank, sizeof(rank));
+  const Rank rank = renew(log_.item(place), cost);
   if (heap_.size() == heap_.capacity()) heap_.reserve(heap_.size() + heap_.size() / 8 + 64);
   heap_.push_back({});
   sift_up(heap_.size() - 1, {rank, place});
 }
 
-void Ranking::hit(Item item, uint64_t cost) {
-  const uint64_t rank = rank_of(item, cost);
-  std::memcpy(item.rank(), &rank, sizeof(rank));
-}
+void Ranking::hit(Item item, uint64_t cost) { renew(item, cost); }
 
 void Ranking::remove(Log::Place place) {
   const size_t position = load_position(log_.item(place));
   const Entry last = heap_.back();
   heap_.pop_back();
   if (position == heap_.size()) return;
-  if (last.rank < heap_[position].rank) sift_up(position, last);
+  if (last.rank.below(heap_[position].rank)) sift_up(position, last);
   else sift_down(position, last);
 }
 
@@ -97,12 +99,13 @@ Log::Place Ranking::victim() {
   }
   while (true) {
     Entry top = heap_.front();
-    const uint64_t rank = load_rank(log_.item(top.place));
+    const Rank rank = load_rank(log_.item(top.place));
     if (rank == top.rank) break;
     top.rank = rank;
     sift_down(0, top);
   }
-  if (policy_ != L1Policy::lru) inflation_ = std::bit_cast<double>(heap_.front().rank);
+  if (policy_ != L1Policy::lru)
+    inflation_ = std::bit_cast<double>(uint64_t{heap_.front().rank.value});
   return heap_.front().place;
 }
 
@@ -114,11 +117,11 @@ void Ranking::clear() {
 
 void Ranking::check_invariants() const {
   for (size_t i = 0; i < heap_.size(); ++i) {
-    NC_CHECK(i == 0 || heap_[(i - 1) / kChildren].rank <= heap_[i].rank);
+    NC_CHECK(i == 0 || !heap_[i].rank.below(heap_[(i - 1) / kChildren].rank));
     const Item item = log_.item(heap_[i].place);
     NC_CHECK(!item.dead());
     NC_CHECK(load_position(item) == i);
-    NC_CHECK(load_rank(item) >= heap_[i].rank);
+    NC_CHECK(!load_rank(item).below(heap_[i].rank));
   }
 }
 

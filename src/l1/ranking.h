@@ -2,7 +2,7 @@
 //
 // A heap of (rank, place), lowest first. A rank only ever grows, so a hit writes it into the item
 // alone, and the heap catches up when the item comes to its top: what leaves is exactly what an
-// eagerly kept heap would let go. Costs 12 bytes per item here and 12 in the item.
+// eagerly kept heap would let go. Costs 16 bytes per item here and 16 in the item.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -15,7 +15,7 @@ namespace nearcached::l1 {
 
 class Ranking {
  public:
-  static constexpr unsigned kItemBytes = 12;
+  static constexpr unsigned kItemBytes = 16;
 
   Ranking(L1Policy policy, const Log& log) : policy_(policy), log_(log) {}
 
@@ -37,13 +37,26 @@ class Ranking {
   void check_invariants() const;
 
  private:
+  struct __attribute__((packed)) Rank {
+    uint64_t value;
+    uint32_t used;  ///< when it was last used, counted in accesses: of equals the oldest leaves
+    bool operator==(const Rank&) const = default;
+    bool below(const Rank& other) const {
+      if (value != other.value) return value < other.value;
+      return static_cast<int32_t>(used - other.used) < 0;
+    }
+  };
   struct __attribute__((packed)) Entry {
-    uint64_t rank;  ///< not above the item's own
+    Rank rank;  ///< not above the item's own
     Log::Place place;
   };
-  uint64_t rank_of(Item item, uint64_t cost);
-  static uint64_t load_rank(Item item) { return load<uint64_t>(item.rank()); }
-  static uint32_t load_position(Item item) { return load<uint32_t>(item.rank() + 8); }
+  static constexpr unsigned kPositionAt = sizeof(Rank);
+  static_assert(kItemBytes == kPositionAt + sizeof(uint32_t));
+  /// The rank of an item that is used now; the item has it then.
+  Rank renew(Item item, uint64_t cost);
+  uint64_t value_of(Item item, uint64_t cost) const;
+  static Rank load_rank(Item item) { return load<Rank>(item.rank()); }
+  static uint32_t load_position(Item item) { return load<uint32_t>(item.rank() + kPositionAt); }
   template <typename T>
   static T load(const char* at) {
     T value;

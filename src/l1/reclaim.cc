@@ -66,7 +66,7 @@ bool Store::make_room(const Incoming& in) {
 // One item leaves, or moves on, or both: the order is that of the log.
 bool Store::evict_one(bool force) {
   if (ranking_) return evict_ranked();
-  const unsigned queue = queues_.next(log);
+  const unsigned queue = queues_.next(log, cost_max());
   if (queue == Queues::kNone) return false;
   const Place place = log.head(queue);
   NC_CHECK(place != 0);
@@ -86,9 +86,10 @@ bool Store::evict_one(bool force) {
     const unsigned worth = trial && use.frequency() > 0 ? use.frequency() - 1 : use.frequency();
     if (requeue(place, parts, use, queues_.main_queue(std::max(1u, worth), cost))) return true;
   }
-  if (trial) queues_.left(cost);
-  if (options.memory_bytes >= kGhostFrom || !options.charge_overhead)
-    ghost_.step(queues_.ghost_items());
+  if (options.memory_bytes >= kGhostFrom || !options.charge_overhead) {
+    if (ghost_fifo_) ghost_fifo_->step();
+    else ghost_.step(queues_.items());
+  }
   drop(place, parts, Cause::evicted);
   return true;
 }

@@ -20,6 +20,7 @@
 namespace nearcached::l1 {
 namespace {
 
+constexpr uint64_t kGhostTenthsS3 = 9;           // of what all items may cost
 constexpr uint64_t kLargestShare = 8;            // an item may take an eighth of the budget
 constexpr uint32_t kInlineShare = 4;             // and a quarter of a segment inside the log
 constexpr uint64_t kIndexBytes = 9;              // per item, about: for its cost only
@@ -48,7 +49,8 @@ uint32_t segment_bytes_of(const L1Options& o) {
 }
 
 uint64_t entry_cost_of(const L1Options& o) {
-  return o.entries_max == 0 ? 0 : std::max<uint64_t>(1, o.memory_bytes / o.entries_max);
+  if (o.entries_max == 0) return 0;
+  return o.charge_overhead ? std::max<uint64_t>(1, o.memory_bytes / o.entries_max) : 1;
 }
 
 uint64_t grain_of(const L1Options& o) { return o.memory_bytes < (1u << 20) ? 64 : 4096; }
@@ -69,6 +71,8 @@ Store::Store(L1Options given)
       ghost_(memory_max_ / 512 + 1, grain_),
       queues_(options.policy) {
   NC_CHECK(options.memory_bytes == 0 || options.hash_of);
+  if (options.policy == L1Policy::s3fifo)
+    ghost_fifo_ = std::make_unique<GhostFifo>(memory_max_ / 256 + 1, grain_);
   if (is_ranked(options.policy)) ranking_.emplace(options.policy, log);
   stats.budget_bytes = options.memory_bytes;
 }
@@ -111,12 +115,13 @@ uint64_t Store::bytes_of(const Item::Parts& parts) const {
 }
 
 uint64_t Store::cost_of(const Item::Parts& parts) const {
-  return (options.charge_overhead ? bytes_of(parts) : parts.reply.size()) + entry_cost_;
+  if (options.charge_overhead) return bytes_of(parts) + entry_cost_;
+  return entry_cost_ != 0 ? entry_cost_ : parts.reply.size();
 }
 
 uint64_t Store::used() const {
   return log.bytes() + index.bytes() + ghost_.bytes() + block_bytes_ + contexts.bytes() +
-         (ranking_ ? ranking_->bytes() : 0);
+         (ghost_fifo_ ? ghost_fifo_->bytes() : 0) + (ranking_ ? ranking_->bytes() : 0);
 }
 
 External* Store::new_block(uint64_t payload) {
@@ -153,15 +158,26 @@ void Store::drop(Place place, const Item::Parts& parts, Cause cause) {
   const bool remembers =
       (cause == Cause::evicted && (Queues::is_trial(queue) || queues_.first_frequency() > 0)) ||
       (overtaken && (!Queues::is_trial(queue) || use.hit()));
-  if (remembers && !ranking_)
-    ghost_.remember(address.sub, std::clamp(use.frequency(), 1u, Ghost::kUsedMax));
-  queues_.remove(queue, cost_of(parts));
+  const uint64_t cost = cost_of(parts);
+  if (remembers && !ranking_) remember(address.sub, use, cost);
+  queues_.remove(queue, cost);
   if (ranking_) ranking_->remove(place);
   contexts.release(item.context());
   reply_bytes_ -= parts.reply.size();
   const uint32_t bytes = parts.bytes;
   if (parts.block != nullptr) free_block(parts.block, parts.payload());
   log.kill(place, bytes);
+}
+
+void Store::remember(uint64_t hash, Use use, uint64_t cost) {
+  if (ghost_fifo_) ghost_fifo_->remember(hash, cost, cost_max() * kGhostTenthsS3 / 10);
+  else ghost_.remember(hash, std::clamp(use.frequency(), 1u, Ghost::kUsedMax));
+}
+
+/// How much it had been used, 0 if it is not remembered; forgets it.
+unsigned Store::recall(uint64_t hash, uint64_t cost) {
+  if (ghost_fifo_) return ghost_fifo_->take(hash, cost) ? 1 : 0;
+  return ghost_.take(hash);
 }
 
 bool Store::put(const L1Key& key, const L1Fill& fill, uint64_t now_ms) {
@@ -193,8 +209,9 @@ bool Store::put(const L1Key& key, const L1Fill& fill, uint64_t now_ms) {
     in.block_bytes = heap_cost_expected(sizeof(External) + payload);
   }
   in.reply_bytes = fill.reply.size();
-  in.cost = entry_cost_ + (options.charge_overhead ? in.log_bytes + kIndexBytes + in.block_bytes
-                                                   : in.reply_bytes);
+  in.cost = options.charge_overhead ? in.log_bytes + kIndexBytes + in.block_bytes + entry_cost_
+            : entry_cost_ != 0      ? entry_cost_
+                                    : in.reply_bytes;
   const uint64_t charged = options.charge_overhead ? in.log_bytes + in.block_bytes : in.reply_bytes;
   const uint64_t largest =
       options.charge_overhead ? options.memory_bytes / kLargestShare : options.memory_bytes;
@@ -206,7 +223,7 @@ bool Store::put(const L1Key& key, const L1Fill& fill, uint64_t now_ms) {
     // Its number may be new, but who is remembered has left one like it, or comes as a stranger.
     const uint16_t context = contexts.find(key.space, key.command);
     const unsigned used =
-        context == Contexts::kNone ? 0 : ghost_.take(address_of(key, context).sub);
+        context == Contexts::kNone ? 0 : recall(address_of(key, context).sub, in.cost);
     if (used > 0) {
       in.trial = false;
       if (queues_.first_frequency() > 0)
@@ -255,6 +272,7 @@ void Store::clear() {
   log.clear();
   contexts.clear();
   ghost_.clear();
+  if (ghost_fifo_) ghost_fifo_->clear();
   queues_.clear();
   if (ranking_) ranking_->clear();
   complete_ms_ = pass_began_ms_ = latest_ms_;

@@ -8,6 +8,7 @@
 
 #include "l1/contexts.h"
 #include "l1/ghost.h"
+#include "l1/ghost_fifo.h"
 #include "l1/index.h"
 #include "l1/log.h"
 #include "l1/queues.h"
@@ -99,6 +100,14 @@ class Store {
   unsigned queue_for(const Incoming& in) const;
   bool fits(const Incoming& in) const;
   bool make_room(const Incoming& in);
+  /// What all items together may cost.
+  uint64_t cost_max() const {
+    if (options.charge_overhead)
+      return queues_.cost();  // as much as there is: the rest is overhead
+    return options.entries_max != 0 ? options.entries_max : options.memory_bytes;
+  }
+  void remember(uint64_t hash, Use use, uint64_t cost);
+  unsigned recall(uint64_t hash, uint64_t cost);
   bool evict_one(bool force);
   bool evict_ranked();
   bool requeue(Place place, const Item::Parts& parts, Use use, unsigned queue);
@@ -111,10 +120,12 @@ class Store {
   void free_block(External* block, uint64_t payload);
 
   const uint64_t memory_max_;  ///< of everything; the budget unless overhead is not charged
-  const uint64_t entry_cost_;  ///< share of the budget that an entry takes if entries are limited
-  const uint64_t grain_;       ///< by which tables grow
-  const uint64_t headroom_;    ///< kept for what moves while room is being made
-  Ghost ghost_;
+  const uint64_t
+      entry_cost_;        ///< if entries are limited: an entry's share of the budget; 1 uncharged
+  const uint64_t grain_;  ///< by which tables grow
+  const uint64_t headroom_;                ///< kept for what moves while room is being made
+  Ghost ghost_;                            ///< auto's
+  std::unique_ptr<GhostFifo> ghost_fifo_;  ///< s3fifo's, and only there
   Queues queues_;
   std::optional<Ranking> ranking_;
   External* newest_block_ = nullptr;
