@@ -136,6 +136,20 @@ class Item {
     return parts;
   }
   uint32_t bytes() const { return parts().bytes; }
+  /// Whether these are its key and variant. Reads no more than it needs: a look-up asks it first,
+  /// and parts() costs as much as all the rest of a look-up.
+  bool is_of(Bytes key, Bytes variant) const {
+    const unsigned f = flags();
+    const char* p = at_ + kRankAt + rank_;
+    uint32_t key_bytes = static_cast<uint8_t>(at_[10]);
+    if (key_bytes == 255) key_bytes = take<uint32_t>(p);
+    if (key_bytes != key.size()) return false;
+    p += kLayouts[f >> kLengthShift & 63].end;
+    const uint32_t variant_bytes = (f & kVariant) != 0 ? take<uint32_t>(p) : 0;
+    if (variant_bytes != variant.size()) return false;
+    if ((f & kExternal) != 0) p = take<External*>(p)->data();
+    return same(p, key) && (variant_bytes == 0 || same(p + key_bytes, variant));
+  }
 
   /// Bytes in the log that write() will need.
   static uint32_t bytes_of(const ItemFields& f, unsigned rank, bool external) {
@@ -209,6 +223,19 @@ class Item {
     uint64_t value;
     std::memcpy(&value, from, sizeof(value));
     return value & mask;
+  }
+  /// What memcmp() would say; most keys are short, and calling it costs more than comparing them.
+  static bool same(const char* at, Bytes text) {
+    const size_t size = text.size();
+    if (size < 8 || size > 32) return std::memcmp(at, text.data(), size) == 0;
+    const auto word = [](const char* from) {
+      uint64_t value;
+      std::memcpy(&value, from, sizeof(value));
+      return value;
+    };
+    for (size_t i = 0; i + 8 < size; i += 8)
+      if (word(at + i) != word(text.data() + i)) return false;
+    return word(at + size - 8) == word(text.data() + size - 8);
   }
   static Codes codes_of(const ItemFields& f) {
     const uint64_t version = f.stamp >> kStampZeros;

@@ -85,27 +85,13 @@ Address Store::address_at(Place place) const {
   return address_of({options.hash_of(parts.key), 0, 0, parts.key, parts.variant}, item.context());
 }
 
-Store::Found Store::look_up(const L1Key& key) const {
+Store::Place Store::look_up(const L1Key& key) const {
   const uint16_t context = contexts.find(key.space, key.command);
-  Found found;
-  if (context == Contexts::kNone) return found;
-  found.place = index.find(address_of(key, context), [&](Place place) {
+  if (context == Contexts::kNone) return 0;
+  return index.find(address_of(key, context), [&](Place place) {
     const Item item = log.item(place);
-    if (item.context() != context) return false;
-    found.parts = item.parts();
-    return found.parts.key == key.key && found.parts.variant == key.variant;
+    return item.context() == context && item.is_of(key.key, key.variant);
   });
-  return found;
-}
-
-void Store::count_access(const Found& found) {
-  Item item = log.item(found.place);
-  Use use = item.use();
-  const uint16_t before = use.bits;
-  use.touch();
-  // Saturated counters are not written: a very hot item stays a clean line.
-  if (use.bits != before) item.set_use(use);
-  if (ranking_) ranking_->hit(item, cost_of(found.parts));
 }
 
 uint64_t Store::bytes_of(const Item::Parts& parts) const {
@@ -186,10 +172,10 @@ bool Store::put(const L1Key& key, const L1Fill& fill, uint64_t now_ms) {
   Incoming in;
   ItemFields fields;
   fields.use.set(queues_.first_frequency(), false);
-  if (const Found old = look_up(key)) {
-    fields.use = log.item(old.place).use();
-    in.trial = Queues::is_trial(log.queue_of(old.place));
-    drop(old.place, old.parts, Cause::superseded);
+  if (const Place old = look_up(key); old != 0) {
+    fields.use = log.item(old).use();
+    in.trial = Queues::is_trial(log.queue_of(old));
+    drop(old, log.item(old).parts(), Cause::superseded);
   }
   if (now_ms >= fill.expires_ms || fill.filled_ms >= fill.expires_ms) return false;
   fields.key = key.key, fields.variant = key.variant, fields.reply = fill.reply;

@@ -28,13 +28,6 @@ class Store {
   Store(const Store&) = delete;
   Store& operator=(const Store&) = delete;
 
-  /// Everything one has to know of an item to read or to drop it.
-  struct Found {
-    Place place = 0;
-    Item::Parts parts;
-    explicit operator bool() const { return place != 0; }
-  };
-
   /// Where the items of a key are: XXH3's bits, folded once more in case a hash is a worse one.
   static uint64_t mix_of(uint64_t hash) {
     const uint64_t x = (hash ^ hash >> 32) * 0xD6E8FEB86659FD93u;
@@ -48,7 +41,8 @@ class Store {
     if (key.variant.empty()) return {mix, mix_of(sub)};
     return {mix, XXH3_64bits_withSeed(key.variant.data(), key.variant.size(), sub)};
   }
-  Found look_up(const L1Key& key) const;
+  /// The item's place, or 0.
+  Place look_up(const L1Key& key) const;
   bool expired(Item item, uint64_t now_ms) const {
     return static_cast<int32_t>(item.expires_low() - static_cast<uint32_t>(now_ms)) <= 0;
   }
@@ -57,7 +51,15 @@ class Store {
     const auto ahead = static_cast<int32_t>(item.expires_low() - static_cast<uint32_t>(latest_ms_));
     return latest_ms_ + static_cast<uint64_t>(static_cast<int64_t>(ahead));
   }
-  void count_access(const Found& found);
+  void count_access(Item item) {
+    Use use = item.use();
+    const uint16_t before = use.bits;
+    use.touch();
+    // Saturated counters are not written: a very hot item stays a clean line.
+    if (use.bits != before) item.set_use(use);
+    if (ranking_) [[unlikely]]
+      ranking_->hit(item, cost_of(item.parts()));
+  }
   bool put(const L1Key& key, const L1Fill& fill, uint64_t now_ms);
   void drop(Place place, const Item::Parts& parts, Cause cause);
   /// Time goes on: call it before anything that compares with it.

@@ -19,12 +19,13 @@ L1Table::~L1Table() = default;
 
 namespace {
 
-void fill_in(L1Hit& hit, const Store& t, const Store::Found& found) {
-  const Item item = t.log.item(found.place);
-  hit.reply = found.parts.reply;
-  hit.stamp = found.parts.stamp;
+// The parts stay in registers: a hit that writes them to memory and reads them back at once waits.
+void fill_in(L1Hit& hit, const Store& t, const Item& item) {
+  const Item::Parts parts = item.parts();
+  hit.reply = parts.reply;
+  hit.stamp = parts.stamp;
   hit.expires_ms = t.expires_ms(item);
-  hit.filled_ms = hit.expires_ms - found.parts.lifetime_ms;
+  hit.filled_ms = hit.expires_ms - parts.lifetime_ms;
   hit.plain = item.plain();
   hit.negative = item.negative();
   hit.first = item.use().accesses() == 0;
@@ -35,22 +36,25 @@ void fill_in(L1Hit& hit, const Store& t, const Store::Found& found) {
 bool L1Table::find(const L1Key& key, uint64_t now_ms, L1Hit& hit) {
   Store& t = *impl_;
   t.advance(now_ms);
-  const Store::Found found = t.look_up(key);
-  if (!found) return false;
-  if (t.expired(t.log.item(found.place), now_ms)) {
-    t.drop(found.place, found.parts, Cause::expired);
+  const Store::Place place = t.look_up(key);
+  if (place == 0) return false;
+  const Item item = t.log.item(place);
+  if (t.expired(item, now_ms)) {
+    t.drop(place, item.parts(), Cause::expired);
     return false;
   }
-  fill_in(hit, t, found);
-  t.count_access(found);
+  fill_in(hit, t, item);
+  t.count_access(item);
   return true;
 }
 
 bool L1Table::peek(const L1Key& key, uint64_t now_ms, L1Hit& hit) const {
   const Store& t = *impl_;
-  const Store::Found found = t.look_up(key);
-  if (!found || t.expired(t.log.item(found.place), now_ms)) return false;
-  fill_in(hit, t, found);
+  const Store::Place place = t.look_up(key);
+  if (place == 0) return false;
+  const Item item = t.log.item(place);
+  if (t.expired(item, now_ms)) return false;
+  fill_in(hit, t, item);
   return true;
 }
 
@@ -74,9 +78,9 @@ bool L1Table::put(const L1Key& key, const L1Fill& fill, uint64_t now_ms) {
 }
 
 bool L1Table::erase(const L1Key& key) {
-  const Store::Found found = impl_->look_up(key);
-  if (!found) return false;
-  impl_->drop(found.place, found.parts, Cause::superseded);
+  const Store::Place place = impl_->look_up(key);
+  if (place == 0) return false;
+  impl_->drop(place, impl_->log.item(place).parts(), Cause::superseded);
   return true;
 }
 
