@@ -281,8 +281,14 @@ TEST_CASE("rules keep their order and leave open what they do not set", "[config
       "[[rule]]\nkeys = \"z:*\"\ncache = false\n"
       "[[rule]]\nkeys = \"a:*\"\nttl = \"5s\"\nnegative_ttl = 0\nvalue_max = \"1kb\"\n");
   REQUIRE(c.rules.size() == 2);
-  CHECK(c.rules[0] == Rule{"z:*", false, {}, {}, {}, {}});
-  CHECK(c.rules[1] == Rule{"a:*", true, 5'000, 0, 1'024, {}});
+  Rule live, kept;
+  live.keys = "z:*";
+  live.cache = false;
+  kept.keys = "a:*";
+  kept.ttl_ms = 5'000;
+  kept.negative_ttl_ms = 0;
+  kept.value_bytes_max = 1'024;
+  CHECK(c.rules == std::vector<Rule>{live, kept});
   CHECK(error_of("[[rule]]\ncache = true") ==
         "n.toml:1: [[rule]]: rule.keys is missing: a Redis glob such as \"user:*\"");
   CHECK(error_of("[[rule]]\nkeys = \"\"") ==
