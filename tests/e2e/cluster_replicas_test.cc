@@ -25,6 +25,17 @@ class RuleFile {
   TempDir dir_;
 };
 
+/// Writes to "one:*" wait for the replica that there is, those to "nine:*" for more than there are.
+struct WaitsForReplicas {
+  explicit WaitsForReplicas(const RedisCluster& cluster)
+      : proxy(cluster.port(0), cluster.upstream({"-c", rules.path()})) {}
+
+  const RuleFile rules{
+      "[[rule]]\nkeys = \"one:*\"\nwait_replicas = 1\nwait_timeout = \"10s\"\n"
+      "[[rule]]\nkeys = \"nine:*\"\nwait_replicas = 9\nwait_timeout = \"50ms\"\n"};
+  const Proxy proxy;
+};
+
 }  // namespace
 
 // Fails when replica_for() never finds one, when READONLY is not said (the replica answers MOVED,
@@ -89,10 +100,8 @@ TEST_CASE("what a replica answers is kept for the rule's ttl if the rule says so
 TEST_CASE("a write whose rule waits for replicas is acknowledged when they have it",
           "[cluster][replicas]") {
   RedisCluster& cluster = shared_cluster();
-  const RuleFile file(
-      "[[rule]]\nkeys = \"one:*\"\nwait_replicas = 1\nwait_timeout = \"10s\"\n"
-      "[[rule]]\nkeys = \"nine:*\"\nwait_replicas = 9\nwait_timeout = \"50ms\"\n");
-  Proxy proxy(cluster.port(0), cluster.upstream({"-c", file.path()}));
+  const WaitsForReplicas waits(cluster);
+  const Proxy& proxy = waits.proxy;
   Client client = proxy.client();
   for (const RedisCluster::Node primary : cluster.primaries()) {
     const std::string one = cluster.key_at(primary, "one:");
@@ -118,10 +127,8 @@ TEST_CASE("a write whose rule waits for replicas is acknowledged when they have 
 TEST_CASE("transactions, blocking writes and scripts wait for replicas as well",
           "[cluster][replicas]") {
   RedisCluster& cluster = shared_cluster();
-  const RuleFile file(
-      "[[rule]]\nkeys = \"one:*\"\nwait_replicas = 1\nwait_timeout = \"10s\"\n"
-      "[[rule]]\nkeys = \"nine:*\"\nwait_replicas = 9\nwait_timeout = \"50ms\"\n");
-  Proxy proxy(cluster.port(0), cluster.upstream({"-c", file.path()}));
+  const WaitsForReplicas waits(cluster);
+  const Proxy& proxy = waits.proxy;
   Client client = proxy.client();
   Client other = proxy.client();
   const RedisCluster::Node primary = cluster.primaries().at(0);
