@@ -307,3 +307,35 @@ TEST_CASE("1,000 clients that ask for one missing key cause one GET upstream per
   CHECK(stack.redis.calls("pttl") == workers);
   CHECK(stack.proxy.count("flights_joined") >= 900);
 }
+
+// Fails when start_read() does not ask admits(): the server then remembers every key of the scan.
+TEST_CASE("a scan of keys read once leaves few of them tracked, unless scan_resistance is off",
+          "[cache]") {
+  const bool resists = GENERATE(true, false);
+  constexpr uint64_t kKeys = 20'000, kBatch = 100;
+  Stack stack({"--threads", "1", "--set",
+               resists ? "l1.scan_resistance=true" : "l1.scan_resistance=false"});
+  Client direct = stack.redis.client();
+  direct({"DEBUG", "POPULATE", std::to_string(kKeys), "scan"});
+  Client first = stack.proxy.client();
+  REQUIRE(becomes_hit(stack.proxy, first, "GET scan:0"));
+  RawClient client(stack.proxy.port());
+  for (uint64_t i = 0; i < kKeys; i += kBatch) {
+    std::string pipeline;
+    for (uint64_t j = i; j < i + kBatch; ++j)
+      pipeline += encode({"GET", "scan:" + std::to_string(j)});
+    client.send(pipeline);
+    for (uint64_t j = 0; j < kBatch; ++j) client.read_reply();
+  }
+  const uint64_t tracked = std::stoull(info_field(direct("INFO stats"), "tracking_total_keys"));
+  const uint64_t not_admitted = stack.proxy.count("l1_not_admitted");
+  CAPTURE(tracked, not_admitted);
+  if (resists) {
+    // Nothing is known of the first window of misses (4,096).
+    CHECK(not_admitted > kKeys * 3 / 4);
+    CHECK(tracked < kKeys / 4);
+  } else {
+    CHECK(not_admitted == 0);
+    CHECK(tracked == kKeys);
+  }
+}
