@@ -370,6 +370,21 @@ TEST_CASE("a proxy whose announcements go nowhere is noticed, and all is dropped
   CHECK(reading.info("epoch_reasons").find("fell silent") != std::string::npos);
 }
 
+// Fails when Bus::tick() sends heartbeats only while the bus is up.
+TEST_CASE("a proxy that hears nothing is still heard", "[modes][mechanism]") {
+  // Once its subscription is closed it waits for a minute before it tries again.
+  Stack stack(in_mode(
+      "publish", {"--set", "upstream.reconnect_min=1m", "--set", "upstream.reconnect_max=1m"}));
+  REQUIRE(comes_to(stack.proxy, "publish"));
+  Client direct = stack.redis.client();
+  REQUIRE(direct("CLIENT KILL TYPE pubsub") == "1");
+  REQUIRE(wait_until([&] { return stack.proxy.info("bus") == "down"; }));
+  RawClient other(stack.redis.port());
+  REQUIRE(other.ask("SUBSCRIBE nearcached:0").rfind("*3", 0) == 0);
+  for (int heartbeats = 0; heartbeats < 3; ++heartbeats)
+    REQUIRE(other.read_reply().find("nearcached:0") != std::string::npos);
+}
+
 TEST_CASE("who has read a write is never served what it replaced, however late the bus",
           "[modes][mechanism]") {
   // Somebody around the proxy writes a, then b. The reader fetches b from upstream while the

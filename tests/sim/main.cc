@@ -86,11 +86,11 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
 
   Measures& measures = options.schedule.measures;
-  const std::map<std::string, bool*> switches = {{"fill_floor", &measures.fill_floor},
-                                                 {"mget_erase", &measures.mget_erase},
-                                                 {"early_scripts", &measures.early_scripts},
-                                                 {"leave_demoted", &measures.leave_demoted},
-                                                 {"same_server", &measures.same_server}};
+  const std::map<std::string, bool*> switches = {
+      {"fill_floor", &measures.fill_floor},       {"mget_erase", &measures.mget_erase},
+      {"early_scripts", &measures.early_scripts}, {"deaf_heartbeats", &measures.deaf_heartbeats},
+      {"early_silence", &measures.early_silence}, {"leave_demoted", &measures.leave_demoted},
+      {"same_server", &measures.same_server}};
   if (!turned.empty()) *switches.at(turned) = !*switches.at(turned);
 
   for (const std::string& name : faults) {

@@ -13,6 +13,11 @@ using Kind = Note::Kind;
 
 constexpr size_t kProofsMax = 64;
 
+uint64_t silence_ns(const ProxyOptions& options) {
+  return options.measures.early_silence ? options.max_staleness_ns * 3 / 4
+                                        : options.max_staleness_ns;
+}
+
 }  // namespace
 
 ModelBus::ModelBus(Process& process)
@@ -21,7 +26,7 @@ ModelBus::ModelBus(Process& process)
       subscriber_(*this),
       publisher_(*this),
       proxy_id_(process.number + 1),
-      peers_(1024, process.options.max_staleness_ns * 3 / 4) {}
+      peers_(1024, silence_ns(process.options)) {}
 
 void ModelBus::start() {
   const uint64_t period_ns =
@@ -101,7 +106,8 @@ void ModelBus::tick() {
     if (publisher_.link != nullptr) lose(publisher_, "silent");
   }
   if (subscribed_ && publisher_.up && now_ns >= proof_due_ns_) send_proof();
-  if (announcing_ && publisher_.up && now_ns >= heartbeat_due_ns_) send_heartbeat();
+  const bool heard = up_ || process_.options.measures.deaf_heartbeats;
+  if (announcing_ && publisher_.up && heard && now_ns >= heartbeat_due_ns_) send_heartbeat();
   if (up_ && peers_.expire(now_ns)) missed("another proxy fell silent");
   finish_late();
 }

@@ -44,11 +44,13 @@
 namespace nearcached::sim {
 
 /// Measures that the simulator has shown to be needed; each can be left out, to see what then
-/// happens (--without).
+/// happens (--turn).
 struct Measures {
-  bool fill_floor = true;     ///< a hit raises the session's floor to the time of its fill
-  bool mget_erase = true;     ///< what MGET has read anew is not served from before
-  bool early_scripts = true;  ///< a script before the mode is known counts as a write of all
+  bool fill_floor = true;       ///< a hit raises the session's floor to the time of its fill
+  bool mget_erase = true;       ///< what MGET has read anew is not served from before
+  bool early_scripts = true;    ///< a script before the mode is known counts as a write of all
+  bool deaf_heartbeats = true;  ///< heartbeats are sent while the bus hears nothing
+  bool early_silence = true;    ///< a peer counts as silent before max_staleness is over
   bool leave_demoted =
       false;  ///< (not in the router) a link is given up when its server is a primary no more
   bool same_server =
