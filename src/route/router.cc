@@ -174,18 +174,18 @@ void Router::on_limit(uint8_t which) {
 // more.
 void Router::turn_end() {
   while (!resumable_.empty() || !dirty_.empty() || !unflushed_.empty()) {
-    std::vector<SessionRef> refs;
-    refs.swap(resumable_);
-    for (const SessionRef ref : refs)
+    turn_sessions_.swap(resumable_);
+    for (const SessionRef ref : turn_sessions_)
       if (Session* session = find(ref)) session->resume();
+    turn_sessions_.clear();
     if (announces_) send_announcements();
-    std::vector<Connection*> connections;
-    connections.swap(unflushed_);
-    for (Connection* connection : connections) connection->flush();
-    refs.clear();
-    refs.swap(dirty_);
-    for (const SessionRef ref : refs)
+    turn_connections_.swap(unflushed_);
+    for (Connection* connection : turn_connections_) connection->flush();
+    turn_connections_.clear();
+    turn_sessions_.swap(dirty_);
+    for (const SessionRef ref : turn_sessions_)
       if (Session* session = find(ref)) session->flush();
+    turn_sessions_.clear();
   }
   if (!closed_sessions_.empty()) closed_sessions_.clear();
   if (!dead_connections_.empty()) dead_connections_.clear();

@@ -563,6 +563,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool fence_running_ = false;
 
   // Scratch, reused so that a request allocates nothing.
+  std::vector<SessionRef> turn_sessions_;
+  std::vector<Connection*> turn_connections_;
   static constexpr size_t kRun = 16;
   std::array<KnownRequest, kRun> run_;
   std::vector<Ahead> ahead_;
