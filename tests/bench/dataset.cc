@@ -78,10 +78,12 @@ Dataset::Dataset(const Shape& shape) : shape_(shape) {
       digits[at] = static_cast<char>('0' + rest % 10);
   }
   const std::string value = value_of(shape.value_bytes);
-  store_ = parsed(request_of({"SET", "key:" + kNumber, value}));
+  const std::string tag = shape.key_tag.empty() ? "" : "{" + shape.key_tag + "}";
+  const std::string key = tag + "key:" + kNumber, map = tag + "map:" + kNumber;
+  store_ = parsed(request_of({"SET", key, value}));
   switch (shape.command) {
     case Command::get:
-      request_ = parsed(request_of({"GET", "key:" + kNumber}));
+      request_ = parsed(request_of({"GET", key}));
       reply_ = first_reply_ = parsed(bulk(value));
       break;
     case Command::set:
@@ -90,7 +92,7 @@ Dataset::Dataset(const Shape& shape) : shape_(shape) {
       break;
     case Command::mget:
       request_head_ = "*" + std::to_string(shape.keys_per_request + 1) + "\r\n" + bulk("MGET");
-      request_ = parsed(bulk("key:" + kNumber));
+      request_ = parsed(bulk(key));
       reply_ = parsed(bulk(value));
       first_reply_ = parsed("*" + std::to_string(shape.keys_per_request) + "\r\n" + bulk(value));
       break;
@@ -100,9 +102,9 @@ Dataset::Dataset(const Shape& shape) : shape_(shape) {
           shape.resp3 ? "%" + std::to_string(args.size() / 2) : "*" + std::to_string(args.size());
       reply += "\r\n";
       for (const std::string& arg : args) reply += bulk(arg);
-      request_ = parsed(request_of({"HGETALL", "map:" + kNumber}));
+      request_ = parsed(request_of({"HGETALL", map}));
       reply_ = first_reply_ = parsed(reply);
-      args.insert(args.begin(), {"HMSET", "map:" + kNumber});  // HSET would not answer +OK
+      args.insert(args.begin(), {"HMSET", map});  // HSET would not answer +OK
       store_ = parsed(request_of(args));
       break;
     }

@@ -19,8 +19,9 @@ class Dataset {
  public:
   static constexpr size_t kNumberDigits = 12;
 
-  // Keys [first_key, first_key + keys). A hash has fields such that HGETALL's reply is as long as
-  // the reply to GET of a string of `value_bytes`. `keys_per_request` is 1 but for MGET.
+  // Keys [first_key, first_key + keys), all in the slot of `key_tag` if it is not empty. A hash has
+  // fields such that HGETALL's reply is as long as the reply to GET of a string of `value_bytes`.
+  // `keys_per_request` is 1 but for MGET.
   struct Shape {
     Command command = Command::get;
     uint32_t first_key = 0;
@@ -28,6 +29,7 @@ class Dataset {
     uint32_t value_bytes = 64;
     uint32_t keys_per_request = 1;
     bool resp3 = false;
+    std::string key_tag;
   };
   // nullptr, or why there is no such dataset.
   static const char* refusal(const Shape& shape);

@@ -147,6 +147,8 @@ int main(int argc, char** argv) {
       ->transform(CLI::CheckedTransformer(commands));
   app.add_option("--first-key", options.shape.first_key);
   app.add_option("--keys", options.shape.keys)->check(CLI::Range(1u, 100'000'000u));
+  app.add_option("--key-tag", options.shape.key_tag,
+                 "every key begins with {this}: all are in one slot of a cluster");
   app.add_option("--value-bytes", options.shape.value_bytes)
       ->check(CLI::Range(uint32_t{Dataset::kNumberDigits}, 1u << 24));
   app.add_option("--keys-per-request", options.shape.keys_per_request, "of an MGET")

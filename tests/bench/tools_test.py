@@ -74,6 +74,16 @@ class LoadGenerator(Directory):
         return run(LOADGEN, "run", *self.shape, "--connections", 3, "--pipeline", 7, "--seconds",
                    0.2, *args)
 
+    def test_all_keys_with_a_tag_are_in_its_slot(self):
+        self.redis_cli("FLUSHALL")
+        for kind in ("get", "hgetall"):
+            shape = [*self.shape, "--key-tag", "tag", "--command", kind]
+            self.assertEqual(run(LOADGEN, "fill", *shape).returncode, 0)
+            self.assertEqual(run(LOADGEN, "run", *shape, "--passes", 1).returncode, 0)
+        keys = self.redis_cli("KEYS", "*").stdout.split()
+        self.assertEqual(len(keys), 200)
+        self.assertTrue(all(key.startswith("{tag}") for key in keys), keys[:3])
+
     def test_right_replies_are_counted_as_the_server_counts_them(self):
         self.redis_cli("CONFIG", "RESETSTAT")
         done = self.get("--pid", self.redis.pid)

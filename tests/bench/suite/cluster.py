@@ -1,16 +1,19 @@
 """In front of a cluster of three primaries."""
+import binascii
 import contextlib
+import itertools
 import os
 import socket
 import statistics
 import subprocess
 import time
 
-from .report import median_of, progress, ratios
+from .report import median_of, progress, ratios, turned
 from .servers import HIT, PASS, REDIS, BenchError, command, free_port
 from .throughput import cell_name, measure, shape_of
 
 
+SHARDS = "redis shard direct"
 LINK_DELAY_MS = 1  # each way, where what is measured is counted in round trips
 MGET_ROUND_TRIPS_MAX = 1.5
 
@@ -27,6 +30,10 @@ def distant(machine, port):
             yield link_port
         finally:
             link.stdin.close()
+
+
+def slots_of(shard):
+    return range(shard * 16384 // 3, (shard + 1) * 16384 // 3)
 
 
 def start_cluster(machine, links=None):
@@ -49,8 +56,7 @@ def start_cluster(machine, links=None):
             machine.upstream_core))
     for i, node in enumerate(nodes):
         command(node.port, "CLUSTER", "SET-CONFIG-EPOCH", str(i + 1))
-        command(node.port, "CLUSTER", "ADDSLOTSRANGE", str(i * 16384 // 3),
-                str((i + 1) * 16384 // 3 - 1))
+        command(node.port, "CLUSTER", "ADDSLOTSRANGE", str(slots_of(i)[0]), str(slots_of(i)[-1]))
         command(node.port, "CLUSTER", "MEET", "127.0.0.1", str(nodes[0].port),
                 str(nodes[0].port + 10_000))
     deadline = time.monotonic() + 20
@@ -63,26 +69,47 @@ def start_cluster(machine, links=None):
     return nodes
 
 
+def tag_of(shard):
+    """A hash tag whose slot is one of this shard's."""
+    return next(tag for tag in map(str, itertools.count())
+                if binascii.crc_hqx(tag.encode(), 0) % 16384 in slots_of(shard))
+
+
+def measure_shards(machine, nodes, pipeline, value_bytes):
+    """Each shard asked directly for keys of its own, on the core of the servers under test
+    meanwhile; the mean of their figures."""
+    shards = []
+    for shard, node in enumerate(nodes):
+        os.sched_setaffinity(node.pid, {machine.server_core})
+        shards.append(measure(machine, node, None, pipeline, value_bytes, "--key-tag", tag_of(shard)))
+        os.sched_setaffinity(node.pid, {machine.upstream_core})
+    return {field: statistics.mean(figures[field] for figures in shards) for field in shards[0]}
+
+
 def run(machine, cells):
     """As in throughput; and [(server name, µs of a GET asked directly, µs of MGET of 100 keys)]"""
     nodes = start_cluster(machine)
-    redis = machine.start_redis(REDIS, machine.server_core)
     url = f"redis+cluster://127.0.0.1:{nodes[0].port}"
-    subjects = [redis, machine.start_pass(nodes[0], "--upstream", url),
-                machine.start_hit(nodes[0], "--upstream", url)]
-    for subject in subjects[1:]:
-        while "slots_covered=16384" not in command(subject.port, "NEARCACHE", "TOPOLOGY"):
+    proxies = [machine.start_pass(nodes[0], "--upstream", url),
+               machine.start_hit(nodes[0], "--upstream", url)]
+    for proxy in proxies:
+        while "slots_covered=16384" not in command(proxy.port, "NEARCACHE", "TOPOLOGY"):
             time.sleep(0.05)
-    results = {cell: {subject.name: [] for subject in subjects} for cell in cells}
+    for value_bytes in {value_bytes for _, value_bytes in cells}:
+        shape = shape_of(machine.options, value_bytes)
+        machine.fill(proxies[:1], *shape)
+        for shard, node in enumerate(nodes):
+            machine.fill([node], *shape, "--key-tag", tag_of(shard))
+    ways = {SHARDS: lambda *cell: measure_shards(machine, nodes, *cell)}
+    for proxy in proxies:
+        ways[proxy.name] = lambda *cell, proxy=proxy: measure(machine, proxy, nodes[0], *cell)
+    results = {cell: {name: [] for name in ways} for cell in cells}
     rounds = machine.options.rounds
     for round_number in range(rounds):
-        turn = round_number % len(subjects)
-        for pipeline, value_bytes in cells:
-            progress(f"cluster, round {round_number + 1} of {rounds}: p{pipeline}")
-            machine.fill(subjects[:2], *shape_of(machine.options, value_bytes))
-            for subject in subjects[turn:] + subjects[:turn]:
-                results[pipeline, value_bytes][subject.name].append(
-                    measure(machine, subject, nodes[0], pipeline, value_bytes))
+        for cell in cells:
+            progress(f"cluster, round {round_number + 1} of {rounds}: {cell_name(*cell)}")
+            for name in turned(list(ways), round_number):
+                results[cell][name].append(ways[name](*cell))
     machine.stop_all()
     with contextlib.ExitStack() as links:
         mget = mget_over_links(machine, links)
@@ -136,14 +163,15 @@ def mget_us(direct_port, port):
 
 
 def print_results(results, mget):
-    print("In front of a cluster of three primaries: CPU µs per request, against one Redis directly")
+    print("In front of a cluster of three primaries: CPU µs per request, against each shard asked "
+          "directly")
     for (pipeline, size), by_name in results.items():
-        print(f"{cell_name(pipeline, size):<12} {REDIS:<22} "
-              f"{median_of(by_name[REDIS], 'cpu_us'):>8.3f}")
+        print(f"{cell_name(pipeline, size):<12} {SHARDS:<22} "
+              f"{median_of(by_name[SHARDS], 'cpu_us'):>8.3f}")
         for name in (PASS, HIT):
             share = f"  {median_of(by_name[name], 'hits') * 100:.1f} % hits" if name == HIT else ""
             print(f"{'':<12} {name:<22} {median_of(by_name[name], 'cpu_us'):>8.3f}  "
-                  f"{statistics.median(ratios(by_name[name], by_name[REDIS], 'cpu_us')):.2f} × redis"
+                  f"{statistics.median(ratios(by_name[name], by_name[SHARDS], 'cpu_us')):.2f} × shard"
                   f"{share}")
     for name, direct_us, mget_us in mget:
         trips = mget_us / direct_us

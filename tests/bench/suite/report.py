@@ -14,6 +14,12 @@ def progress(text):
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
+def turned(subjects, round_number):
+    """Another order in each round."""
+    turn = round_number % len(subjects)
+    return subjects[turn:] + subjects[:turn]
+
+
 def size_name(value_bytes):
     return f"{value_bytes // 1024} KiB" if value_bytes >= 1024 else f"{value_bytes} B"
 

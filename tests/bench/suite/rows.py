@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import time
 
-from .report import Target, median_of, print_line, progress, ratios
+from .report import Target, median_of, print_line, progress, ratios, turned
 from .servers import HIT, REDIS, BenchError, command, counters, hit_share, info
 
 SMALL = ["--value-bytes", 64]
@@ -27,11 +27,6 @@ def rounds_of(machine, row):
     for number in range(machine.options.rounds):
         progress(f"{row}, round {number + 1} of {machine.options.rounds}")
         yield number
-
-
-def turned(subjects, round_number):
-    turn = round_number % len(subjects)
-    return subjects[turn:] + subjects[:turn]
 
 
 def hit_run(machine, row, server, *args, least=0.99, most=1.0, **more):

@@ -2,7 +2,7 @@
 import statistics
 
 from .report import (Target, median_of, median_ratio, print_line, progress, ratios, size_name,
-                     verdict)
+                     turned, verdict)
 from .servers import FLOOR, HIT, PASS, REDIS, TWEMPROXY, counters, hit_share
 
 PIPELINES = (1, 16, 64)
@@ -38,9 +38,9 @@ def shape_of(options, value_bytes):
             "--value-bytes", value_bytes]
 
 
-def measure(machine, server, upstream, pipeline, value_bytes):
+def measure(machine, server, upstream, pipeline, value_bytes, *more):
     """One run against one server; returns its figures."""
-    shape = shape_of(machine.options, value_bytes)
+    shape = [*shape_of(machine.options, value_bytes), *more]
     machine.warm(server, *shape)
     before = counters(server) if server.name == HIT else None
     behind = upstream if server.name in (TWEMPROXY, PASS, HIT) else None
@@ -76,7 +76,6 @@ def run(machine, hit_cells, pass_cells):
     results = {cell: {subject.name: [] for subject in subjects if takes_part(subject, cell)}
                for cell in HIT_CELLS if cell in hit_cells or cell in pass_cells}
     for round_number in range(options.rounds):
-        turn = round_number % len(subjects)
         filled_bytes = None
         for pipeline, value_bytes in results:
             progress(f"round {round_number + 1} of {options.rounds}: "
@@ -84,7 +83,7 @@ def run(machine, hit_cells, pass_cells):
             if filled_bytes != value_bytes:
                 machine.fill((redis, upstream), *shape_of(options, value_bytes))
                 filled_bytes = value_bytes
-            for subject in subjects[turn:] + subjects[:turn]:
+            for subject in turned(subjects, round_number):
                 if subject.name in results[pipeline, value_bytes]:
                     results[pipeline, value_bytes][subject.name].append(
                         measure(machine, subject, upstream, pipeline, value_bytes))
