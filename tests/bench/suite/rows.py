@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import time
 
+from . import memory
 from .report import Target, median_of, print_line, progress, ratios, turned
 from .servers import HIT, REDIS, BenchError, command, counters, hit_share, info
 
@@ -291,4 +292,6 @@ ROWS = {
     "miss": miss,
     "threads p16": lambda machine, row: threads(machine, row, 16),
     "idle": idle,
+    "memory items": memory.items,
+    "memory churn": memory.churn,
 }
