@@ -24,7 +24,8 @@ namespace nearcached {
 namespace {
 
 constexpr size_t kRequestsAhead = 128;
-// One block of a Buffer, whatever the replies: so much a session that waits may own.
+// So that they fit a Buffer's first block, which is what a session that waits may own, though some
+// take more bytes in RESP2 than where they are held.
 constexpr size_t kRepliesAheadBytes = Buffer::kPooledBytes / 2;
 constexpr size_t kFreeLookaheadsMax = 64;
 

@@ -9,7 +9,6 @@
 #include "route/router.h"
 
 namespace nearcached {
-
 namespace {
 
 // A copy of less costs nothing beside the write.
@@ -131,8 +130,8 @@ bool Router::is_at_rest(const Session& session) const {
 }
 
 // The next requests of `in` that may be hits, and the lines of memory that looking for them will
-// touch on their way to the cache: one after the other they would be waited for. They
-// are in run_; returns how many. Only the first may have arguments behind its key (in variant_).
+// touch on their way to the cache: one after the other they would be waited for. They are in run_;
+// returns how many. Only the first may have arguments behind its key (in variant_).
 size_t Router::read_run(const Session& session, Bytes in, size_t requests_max) {
   const uint64_t bulk_bytes_max = process_.config.limits.bulk_bytes;
   std::array<Bytes, RequestShape::kArgsMax> args;
