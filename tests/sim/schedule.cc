@@ -184,8 +184,10 @@ void Schedule::do_fault() {
       primary.restart(random.skewed(std::min(left_ns, plan_.unit_ns)));
       break;
     case Fault::fail_over:
-      if (redis_.servers() < 3)
-        redis_.fail_over(static_cast<uint32_t>(random.skewed(8)), random.skewed(2 * plan_.unit_ns));
+      if (redis_.servers() < 3) {
+        const uint64_t takes_ns = random.skewed(2 * plan_.unit_ns);
+        redis_.fail_over(static_cast<uint32_t>(random.skewed(8)), takes_ns);
+      }
       break;
     case Fault::evict: primary.evict_tracked(static_cast<Name>(random.below(kNames))); break;
     case Fault::hang_up: clients_.close_one(); break;
