@@ -24,8 +24,8 @@ class GhostFifo {
  private:
   static constexpr unsigned kWays = 16;
   static constexpr unsigned kEpochs = 1024;
-  static constexpr unsigned kEpochsHeld =
-      128;  ///< make up a full FIFO of which nothing has been taken
+  /// So many make up a full FIFO of which nothing has been taken.
+  static constexpr unsigned kEpochsHeld = 128;
   struct alignas(64) Line {
     uint32_t prints[kWays];  ///< newest first; 22 bits of print, 10 of epoch; 0: free
   };

@@ -122,9 +122,9 @@ class Store {
   void free_block(External* block, uint64_t payload);
 
   const uint64_t memory_max_;  ///< of everything; the budget unless overhead is not charged
-  const uint64_t
-      entry_cost_;        ///< if entries are limited: an entry's share of the budget; 1 uncharged
-  const uint64_t grain_;  ///< by which tables grow
+  /// If entries are limited: an entry's share of the budget; 1 uncharged.
+  const uint64_t entry_cost_;
+  const uint64_t grain_;                   ///< by which tables grow
   const uint64_t headroom_;                ///< kept for what moves while room is being made
   Ghost ghost_;                            ///< auto's
   std::unique_ptr<GhostFifo> ghost_fifo_;  ///< s3fifo's, and only there
