@@ -71,6 +71,11 @@ struct Scene {
   size_t asked_upstream(const Seat& seat, const std::string& key) const {
     return wire.count(seat.link, Way::to_server, encode({"GET", key}));
   }
+  /// Asks behind a read of "miss", whose reply is held, and returns once that has gone upstream.
+  void ask_behind_miss(Seat& seat, const std::string& requests) {
+    seat.client.send(encode({"GET", "miss"}) + requests);
+    REQUIRE(wait_until([&] { return asked_upstream(seat, "miss") == 1; }));
+  }
   /// Asks while the replies of the seat's link are held, and lets them go once the request has been
   /// dealt with: it has either been answered from memory or gone upstream.
   std::string ask_over_held_link(Seat& seat, const std::string& key) {
@@ -162,8 +167,7 @@ TEST_CASE("a hit behind a miss in one pipeline is never older than the miss's re
   scene.wire.hold(reader.link, Way::to_client);
   scene.direct("SET hit new");
   scene.direct("SET miss new");
-  reader.client.send(encode({"GET", "miss"}) + encode({"GET", "hit"}));
-  REQUIRE(wait_until([&] { return scene.asked_upstream(reader, "miss") == 1; }));
+  scene.ask_behind_miss(reader, encode({"GET", "hit"}));
   scene.wire.release(reader.link, Way::to_client);
   CHECK(reader.client.read_reply() == kNew);
   CHECK(reader.client.read_reply() == kNew);
@@ -179,8 +183,7 @@ TEST_CASE("what a request found before its turn is not answered if it has been d
   REQUIRE(scene.fill(reader, "hit"));
   const size_t asked = scene.asked_upstream(reader, "hit");
   scene.wire.hold(reader.link, Way::to_client);
-  reader.client.send(encode({"GET", "miss"}) + encode({"GET", "hit"}) + encode({"GET", "hit"}));
-  REQUIRE(wait_until([&] { return scene.asked_upstream(reader, "miss") == 1; }));
+  scene.ask_behind_miss(reader, encode({"GET", "hit"}) + encode({"GET", "hit"}));
   const std::string drop = GENERATE("NEARCACHE FLUSH LOCAL", "NEARCACHE INVALIDATE hit LOCAL",
                                     "NEARCACHE PATTERN h?t LOCAL");
   INFO(drop);
@@ -202,8 +205,7 @@ TEST_CASE("what a request found before its turn is not answered if it has ended"
   scene.direct("SET miss new");
   REQUIRE(scene.fill(reader, "hit"));
   scene.wire.hold(reader.link, Way::to_client);
-  reader.client.send(encode({"GET", "miss"}) + encode({"GET", "hit"}));
-  REQUIRE(wait_until([&] { return scene.asked_upstream(reader, "miss") == 1; }));
+  scene.ask_behind_miss(reader, encode({"GET", "hit"}));
   std::this_thread::sleep_until(ends + 50ms);
   scene.wire.release(reader.link, Way::to_client);
   CHECK(reader.client.read_reply() == kNew);
