@@ -69,33 +69,41 @@ Session::Outcome Router::start_read(Session& session, const Request& request,
   return Outcome::done;
 }
 
+// A flight that this session may join, whose last request was the one of this sequence, at its
+// lane.
+Flight* Router::flight_behind(const Session& session, const L1Key& key, uint64_t stamp,
+                              uint64_t sequence) {
+  Flight* const flight = find_flight(key);
+  if (flight == nullptr) return nullptr;
+  const bool in_order = flight->start.sent_ns >= session.floor_ns && flight->sequence >= sequence;
+  // What it asked for may have been answered then, and that be on its way since.
+  const bool young = flight->start.sent_ns + max_staleness_ns_ > now_ns_;
+  if (in_order && young && coherence::may_join(flight->start, stamp, key.space, fills_void_ns_)) {
+    stats_.flights_joined.add();
+    return flight;
+  }
+  unlink_flight(*flight);  // from before a write: it still answers those who wait for it
+  return nullptr;
+}
+
 bool Router::join_flight(Session& session, Lane& lane, const L1Key& key, uint64_t stamp,
                          FlightWaiter waiter) {
-  Flight* const flight = find_flight(key);
-  if (flight == nullptr) return false;
   // Of a session that has requests under way at other nodes it is not known which was the last one
   // here.
   const bool last_was_here = session.last_connection == &lane;
   const bool here = session.outstanding() ? last_was_here : follows(session, lane);
-  const bool in_order = here && flight->start.sent_ns >= session.floor_ns &&
-                        (!session.outstanding() || flight->sequence > session.last_sequence);
-  // What it asked for may have been answered then, and that be on its way since.
-  const bool young = flight->start.sent_ns + max_staleness_ns_ > now_ns_;
-  if (in_order && young && coherence::may_join(flight->start, stamp, key.space, fills_void_ns_)) {
-    if (waiter.gather == nullptr) waiter.slot = session.reserve();
-    if (std::exchange(flight->ahead, false)) stats_.l1_misses.subtract();  // counted when it began
-    flight->waiters.push_back(waiter);
-    went_to(session, lane);
-    session.last_sequence = flight->sequence;
-    stats_.flights_joined.add();
-    return true;
-  }
-  unlink_flight(*flight);  // from before a write: it still answers those who wait for it
-  return false;
+  const uint64_t sequence = !here ? UINT64_MAX : session.outstanding() ? session.last_sequence : 0;
+  Flight* const flight = flight_behind(session, key, stamp, sequence);
+  if (flight == nullptr) return false;
+  if (waiter.gather == nullptr) waiter.slot = session.reserve();
+  flight->waiters.push_back(waiter);
+  went_to(session, lane);
+  session.last_sequence = flight->sequence;
+  return true;
 }
 
 Flight& Router::start_flight(Lane& lane, const L1Key& key, uint64_t stamp, Resp2Rule rule,
-                             Bytes wire) {
+                             Bytes wire, bool fills) {
   Flight* flight;
   if (free_flights_.empty()) {
     flight = new Flight(*this);
@@ -105,35 +113,39 @@ Flight& Router::start_flight(Lane& lane, const L1Key& key, uint64_t stamp, Resp2
   }
   stats_.flights.add();
   flight->lane = &lane;
+  flight->rule = rule;
+  flight->fills = flight->whole = fills;
+  Pending caching, value, pttl;
+  caching.sent_ns = value.sent_ns = pttl.sent_ns = now_ns_;
+  value.kind = Pending::Kind::stream;
+  value.read_only = true;
+  value.flight = flight;
+  if (cluster_) value.hash_slot = slot_of(key.key);
+  stats_.upstream_requests.add();
+  if (!fills) {
+    lane.connection->send(wire, std::move(value));
+    flight->sequence = lane.connection->sequence();
+    return *flight;
+  }
   flight->hash = key.hash;
   flight->bucket = bucket_hash(key);
   flight->command = key.command;
   flight->key.assign(key.key);
   flight->variant.assign(key.variant);
   flight->start = {stamp, key.space, now_ns_};
-  flight->rule = rule;
-  flight->whole = true;
-  flight->ahead = false;
   flight->linked = true;
   Flight*& bucket = flight_buckets_[flight->bucket & (flight_buckets_.size() - 1)];
   flight->next = bucket;
   bucket = flight;
 
-  Pending caching, value, pttl;
-  caching.sent_ns = value.sent_ns = pttl.sent_ns = now_ns_;
-  value.kind = Pending::Kind::stream;
-  value.read_only = true;
-  value.flight = flight;
   pttl.kind = Pending::Kind::whole;
   pttl.handler = flight;
   if (tracked(lane.mode))
     lane.connection->send("*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n",
                           std::move(caching));
-  if (cluster_) value.hash_slot = slot_of(key.key);
   lane.connection->send(wire, std::move(value));
   flight->sequence = lane.connection->sequence();
   lane.connection->send({"PTTL", flight->key}, std::move(pttl));
-  stats_.upstream_requests.add();
   return *flight;
 }
 
@@ -167,13 +179,14 @@ void Router::on_flight_reply(Connection&, Pending& pending, Bytes bytes, bool la
       lane.converter.feed(bytes, converted_);
     }
     if (session != nullptr && last && via_bus(lane.mode)) session->floor_ns = now_ns_;
-    if (session != nullptr)
-      session->deliver(waiter.slot, waiter.convert ? converted_.readable() : bytes, last);
+    const Bytes reply = waiter.convert ? converted_.readable() : bytes;
+    if (waiter.ahead != 0) on_read_ahead(waiter, reply, last);
+    else if (session != nullptr) session->deliver(waiter.slot, reply, last);
   }
-  if (last) {
-    lane.converting = false;
-    flight.waiters.clear();
-  }
+  if (!last) return;
+  lane.converting = false;
+  flight.waiters.clear();
+  if (!flight.fills) release_flight(flight);
 }
 
 void Flight::on_reply(Connection&, Bytes reply_to_pttl, Bytes) {
@@ -188,9 +201,6 @@ void Router::finish_flight(Flight& flight, Bytes pttl) {
   } else if (error ||
              !keep(flight.l1_key(), flight.start, *flight.lane, flight.reply.readable(), pttl)) {
     stats_.l1_fills_discarded.add();
-  } else if (flight.ahead) {
-    credit_ahead(2);
-    ++counted_as_misses_;
   }
   release_flight(flight);
 }

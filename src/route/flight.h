@@ -3,7 +3,7 @@
 // On the wire it is `CLIENT CACHING YES`, the read itself, `PTTL key`: three replies in order. The
 // read's reply goes to all who wait as it arrives; PTTL's decides whether it is kept. A flight can
 // be joined until the first piece of its value is here, and is freed after PTTL's reply, whatever
-// became of the link.
+// became of the link. One that does not fill is the read alone, and is freed after its reply.
 #pragma once
 #include <string>
 #include <vector>
@@ -30,8 +30,8 @@ struct Flight final : ReplyHandler {
   uint64_t sequence = 0;  ///< the read's place on the connection
   Resp2Rule rule = Resp2Rule::null_bulk;
   bool linked = false;  ///< can be found, so can be joined
-  bool ahead = false;   ///< begun for a request that had not had its turn
-  bool whole = false;   ///< `reply` is the whole reply
+  bool fills = true;
+  bool whole = false;  ///< `reply` is the whole reply
   Buffer reply;
   std::vector<FlightWaiter> waiters;
 };

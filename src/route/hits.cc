@@ -57,13 +57,6 @@ bool Router::is_held(const L1Key& key) const {
   return l1_.peek(key, now_ns_ / kNsPerMs, hit) && is_valid(key, hit);
 }
 
-// What was read ahead was a miss, though its request finds it held.
-void Router::count_hits(uint64_t hits) {
-  const uint64_t misses = std::min(hits, counted_as_misses_);
-  counted_as_misses_ -= misses;
-  stats_.l1_hits.add(hits - misses);
-}
-
 bool Router::admits(uint64_t hash) {
   if (admission_.admits(hash)) return true;
   stats_.l1_not_admitted.add();
@@ -182,7 +175,8 @@ size_t Router::serve_hits(Session& session, Bytes in) {
   if ((!cluster_ && !serves_hits(session, *session.lane)) || !catch_up()) return 0;
   size_t done = 0, hits = 0;
   for (bool more = true; more;) {
-    if (session.lookahead != nullptr) done += serve_found(session, hits);
+    if (session.lookahead != nullptr) done += serve_known_ahead(session, hits);
+    if (session.lookahead != nullptr && session.lookahead->is_asked()) break;
     const size_t count =
         read_run(session, in.substr(done), session.lookahead != nullptr ? 1 : kRun);
     size_t served = 0;
@@ -192,11 +186,10 @@ size_t Router::serve_hits(Session& session, Bytes in) {
       done = end;
     }
     hits += served;
-    if (session.lookahead != nullptr) went_on(session, served);
+    if (session.lookahead != nullptr) go_astray(session, served);
     more = served > 0 && served == count;
   }
-  if (hits == 0) return 0;
-  count_hits(hits);
+  stats_.l1_hits.add(hits);
   stats_.commands_processed.add(hits);
   return done;
 }

@@ -514,8 +514,10 @@ void Router::on_lost(Connection& connection, Pending& pending, Bytes reason, boo
     flight.waiters.clear();
     for (const FlightWaiter& waiter : waiters) {
       if (waiter.gather != nullptr) waiter.gather->fail(waiter.slot, error);
+      else if (waiter.ahead != 0) lose_read_ahead(waiter);
       else answer(waiter.session, waiter.slot);
     }
+    if (!flight.fills) release_flight(flight);
     return;
   }
   if (link.kind == Link::Kind::pin) {

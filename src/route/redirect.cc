@@ -26,12 +26,15 @@ void Router::answer(const Pending& pending, Bytes bytes, bool last) {
   if (pending.fence && last && !session->closing()) session->release(pending.slot);
 }
 
-namespace {
-
 // One request for each of those who wait for the flight's reply; the flight goes on without them.
-std::vector<Pending> scattered(Flight& flight, const Pending& value) {
+std::vector<Pending> Router::scatter(Flight& flight, const Pending& value) {
+  unlink_flight(flight);
   std::vector<Pending> all;
   for (const FlightWaiter& waiter : flight.waiters) {
+    if (waiter.ahead != 0) {
+      lose_read_ahead(waiter);
+      continue;
+    }
     Pending pending;
     pending.kind = Pending::Kind::relay;
     pending.session = waiter.session;
@@ -49,10 +52,9 @@ std::vector<Pending> scattered(Flight& flight, const Pending& value) {
   }
   flight.waiters.clear();
   flight.reply.clear();
+  if (!flight.fills) release_flight(flight);
   return all;
 }
-
-}  // namespace
 
 // With Sentinel there is but one node, which can be the wrong one for a moment.
 bool Router::may_be_redirected(Bytes error) const {
@@ -87,9 +89,7 @@ bool Router::redirect(Lane& lane, Pending& pending, Bytes& error, const std::str
   const std::string why(error);
   std::vector<Pending> requests;
   if (pending.kind == Pending::Kind::stream) {
-    Flight& flight = *static_cast<Flight*>(pending.flight);
-    unlink_flight(flight);
-    requests = scattered(flight, pending);
+    requests = scatter(*static_cast<Flight*>(pending.flight), pending);
   } else {
     requests.push_back(std::move(pending));
   }
@@ -319,9 +319,7 @@ bool Router::retry_lost(Lane& lane, Pending& pending, Bytes reason, bool sent) {
     try_later(lane, std::move(pending), wire, error);
     return true;
   }
-  Flight& flight = *static_cast<Flight*>(pending.flight);
-  unlink_flight(flight);
-  for (Pending& request : scattered(flight, pending))
+  for (Pending& request : scatter(*static_cast<Flight*>(pending.flight), pending))
     try_later(lane, std::move(request), wire, error);
   return true;
 }

@@ -210,6 +210,7 @@ void Router::refuse(Session& session, Bytes name) {
 
 Session::Outcome Router::on_request(Session& session, const Request& request) {
   const Command* command = table_->find(request.args);
+  if (session.lookahead != nullptr && take_read_ahead(session)) return Outcome::done;
   aimed_slot_ = -1;
   if (topology_->version() != process_.topology.version()) {
     adopt_topology();
@@ -223,7 +224,7 @@ Session::Outcome Router::on_request(Session& session, const Request& request) {
                                      : route(session, request, *command);
   if (outcome == Outcome::done) {
     stats_.commands_processed.add();
-    if (session.lookahead != nullptr) went_on(session, 1);
+    if (session.lookahead != nullptr) go_astray(session, 1);
   }
   return outcome;
 }
@@ -319,7 +320,7 @@ Session::Outcome Router::read_through(Session& session, const Request& request,
   const bool has_waited = std::exchange(session.parked, false);
   if (settled && proven) {
     if (serve(session, request, l1_key, rule)) {
-      count_hits(1);
+      stats_.l1_hits.add();
       return Outcome::done;
     }
   } else if (settled && !has_waited && parks(session, lane)) {

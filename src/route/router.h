@@ -41,22 +41,38 @@ struct FlightWaiter {
   uint32_t slot;
   bool convert;
   Gather* gather = nullptr;  ///< `slot` is a part of it
+  uint32_t ahead = 0;  ///< not 0: `slot` is a request of the session's Lookahead of this serial
 };
 struct MgetFlight;
 
-/// What a session's next requests found in L1 while it waited for earlier replies (ahead.cc).
+/// The next requests of a session that waits for earlier replies, and what is known of theirs
+/// (ahead.cc).
 struct Lookahead {
-  struct Found {
-    uint64_t hash = 0, stamp = 0, expires_ms = 0;
+  struct Next {
+    uint64_t hash = 0, stamp = 0, expires_ms = 0;  ///< of what was found in L1
+    uint64_t sequence = 0;                         ///< of what was asked: the flight's
+    Flight* flight = nullptr;                      ///< asked, and not answered in full
     uint32_t wire_bytes = 0;
-    uint32_t reply_at = 0, reply_bytes = 0;  ///< in `replies`; 0: not held, or too much
+    uint32_t reply_at = 0, reply_bytes = 0;  ///< in `replies`; 0: nothing yet, or too much
     uint16_t command = 0;
+    bool asked = false;
+
+    /// It has to be asked for again, in its turn.
+    void drop() {
+      asked = false;
+      flight = nullptr;
+      reply_bytes = 0;
+    }
   };
-  std::vector<Found> requests;
+  std::vector<Next> requests;
   size_t at = 0;   ///< the session's next request; never behind the last
   Buffer replies;  ///< as they will be sent
+  uint32_t serial = 0;
   uint32_t space = 0;
   uint64_t patterns_seen = 0;
+
+  /// Is the session's next request one that has been asked upstream?
+  bool is_asked() const { return requests[at].asked; }
 };
 
 class Router final : public Session::Owner, public Connection::Owner {
@@ -191,7 +207,6 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool is_valid(const L1Key& key, const L1Hit& hit) const;
   bool is_held(const L1Key& key) const;
   bool admits(uint64_t hash);
-  void count_hits(uint64_t hits);
   bool serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule);
   bool on_hit(Session& session, const L1Hit& hit);
   bool is_audit_due();
@@ -247,9 +262,12 @@ class Router final : public Session::Owner, public Connection::Owner {
   Outcome start_read(Session& session, const Request& request, const Command& command,
                      const L1Key& key, Resp2Rule rule);
   bool may_fill(const L1Key& key, uint64_t stamp) const;
+  Flight* flight_behind(const Session& session, const L1Key& key, uint64_t stamp,
+                        uint64_t sequence);
   bool join_flight(Session& session, Lane& lane, const L1Key& key, uint64_t stamp,
                    FlightWaiter waiter);
-  Flight& start_flight(Lane& lane, const L1Key& key, uint64_t stamp, Resp2Rule rule, Bytes wire);
+  Flight& start_flight(Lane& lane, const L1Key& key, uint64_t stamp, Resp2Rule rule, Bytes wire,
+                       bool fills = true);
   void on_flight_reply(Connection& connection, Pending& pending, Bytes bytes, bool last);
   void finish_flight(Flight& flight, Bytes pttl);
   void release_flight(Flight& flight);
@@ -272,11 +290,17 @@ class Router final : public Session::Owner, public Connection::Owner {
   // ahead.cc
   bool waits_for_hit(Session& session, Lane& lane, const Request& request);
   bool look_ahead(Session& session, Bytes in);
-  bool read_ahead(Lane& lane);
-  size_t serve_found(Session& session, uint64_t& hits);
-  void went_on(Session& session, size_t requests);
+  bool read_ahead(Session& session, Lane& lane);
+  void on_read_ahead(const FlightWaiter& waiter, Bytes bytes, bool last);
+  void lose_read_ahead(const FlightWaiter& waiter);
+  bool is_current(Session& session);
+  size_t serve_known_ahead(Session& session, uint64_t& hits);
+  bool take_read_ahead(Session& session);
+  void go_on(Session& session, size_t requests);
+  void go_astray(Session& session, size_t requests);
   void forget_lookahead(Session& session);
   void credit_ahead(int64_t by);
+  void count_read_ahead(size_t requests);
 
   // lanes.cc
   Lane* lane_for(const std::shared_ptr<const Identity>& identity, uint32_t database, int resp,
@@ -345,6 +369,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool may_be_redirected(Bytes error) const;
   bool redirected(Lane& lane, Pending& pending, Bytes& error);
   bool retry_lost(Lane& lane, Pending& pending, Bytes reason, bool sent);
+  std::vector<Pending> scatter(Flight& flight, const Pending& value);
   void resend(Lane& lane, Pending pending, Bytes wire, bool asking);
   void try_later(const Lane& from, Pending pending, std::string wire, Bytes error);
   void run_retries();
@@ -458,7 +483,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   RequestParser parser_;
   L1Tables l1_;
   Admission admission_;
-  uint64_t counted_as_misses_ = 0;          ///< read ahead, kept, and not asked for yet
+  uint32_t lookaheads_ = 0;                 ///< so many have been made: their serial numbers
   int64_t ahead_credit_ = kAheadCreditMax;  ///< what may be read ahead
   std::vector<std::unique_ptr<Lookahead>> free_lookaheads_;
   struct Ahead {
@@ -466,6 +491,7 @@ class Router final : public Session::Owner, public Connection::Owner {
     std::string variant;
     const KnownShape* known;
     uint64_t hash;
+    size_t request;  ///< of the Lookahead
 
     L1Key l1_key(const Lane& lane) const {
       return {hash, lane.proof.space, known->command, key, variant};
