@@ -209,21 +209,25 @@ def miss(machine, row):
     """One client, keys never asked before: what a miss takes more than asking Redis directly."""
     redis, upstream = machine.start_direct_and_upstream()
     proxy = machine.start_hit(upstream)
+    subjects = [redis, proxy]
+    if machine.options.twemproxy_binary:
+        subjects.append(machine.start_twemproxy(upstream))
     machine.fill((redis, upstream), "--keys", MISSES_PER_ROUND * machine.options.rounds, *SMALL)
-    added, direct = [], []
+    figures = []
     for number in rounds_of(machine, row):
         args = ["--first-key", number * MISSES_PER_ROUND, "--keys", MISSES_PER_ROUND, *SMALL,
                 "--connections", 1, "--passes", 1]
-        p50 = {subject.name: machine.run_load(subject, *args)["p50_us"]
-               for subject in turned([redis, proxy], number)}
-        added.append(p50[HIT] - p50[REDIS])
-        direct.append(p50[REDIS])
+        figures.append({subject.name: machine.run_load(subject, *args)["p50_us"]
+                        for subject in turned(subjects, number)})
     hits, _ = counters(proxy)
     machine.stop_all()
     if hits > 0.01 * MISSES_PER_ROUND * machine.options.rounds:
         machine.failures[row] = f"{hits} hits in reads of distinct keys"
-    print_line(row, "a miss, p50, added to redis direct", added, Target(50, "µs"),
-               f"redis direct {statistics.median(direct):.0f} µs")
+    for name in [subject.name for subject in subjects[1:]]:
+        print_line(row, f"a miss, p50, {name}, added to redis direct",
+                   [p50[name] - p50[REDIS] for p50 in figures],
+                   Target(50, "µs") if name == HIT else None,
+                   f"redis direct {median_of(figures, REDIS):.0f} µs")
 
 
 def threads(machine, row, pipeline):
