@@ -22,6 +22,10 @@ class Contexts {
   /// One item less.
   void release(uint16_t number);
 
+  /// Is `number`, which an item has, that of this pair?
+  bool is(uint16_t number, uint32_t space, uint16_t command) const {
+    return entries_[number].is(space, command);
+  }
   uint32_t space(uint16_t number) const { return entries_[number].space; }
   uint16_t command(uint16_t number) const { return entries_[number].command; }
   uint64_t items(uint16_t number) const { return entries_[number].items; }

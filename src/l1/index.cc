@@ -110,6 +110,7 @@ Index::Slot Index::slot_of(const Address& address, Place place) const {
 void Index::move(const Address& address, Place from, Place to) {
   const Slot slot = slot_of(address, from);
   slot.line->place[slot.number] = to;
+  ++departures_;
 }
 
 void Index::remove(const Address& address, Place place) {
@@ -124,6 +125,7 @@ void Index::remove(const Address& address, Place place) {
   last->place[end] = 0;
   if (end == 0) unlink_empty(address, *last);
   --items_;
+  ++departures_;
 }
 
 // Takes an empty line out of its chain, and with it the fans that have no other child.
@@ -211,6 +213,7 @@ void Index::clear() {
   overflow_.clear();
   free_lines_ = used_lines_ = 0;
   items_ = 0;
+  ++departures_;
 }
 
 void Index::check_link(uint32_t link, uint64_t bucket, unsigned level, uint64_t path,

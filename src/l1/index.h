@@ -76,12 +76,16 @@ class Index {
   void prefetch_bucket(uint64_t mix) const {
     if (buckets_.size() != 0) __builtin_prefetch(&buckets_[buckets_.locate(mix)]);
   }
-  /// The place that a find() is likely to compare first, or 0.
+  /// The place that a find() is likely to compare first, or 0. Does not look behind fans.
   Place guess(const Address& address) const {
     if (buckets_.size() == 0) return 0;
-    const Line& line = buckets_[buckets_.locate(address.mix)];
-    const unsigned bits = candidates(line, key_tag_of(address), sub_tag_of(address));
-    return bits == 0 ? 0 : line.place[__builtin_ctz(bits)];
+    const Line* line = &buckets_[buckets_.locate(address.mix)];
+    while (true) {
+      const unsigned bits = candidates(*line, key_tag_of(address), sub_tag_of(address));
+      if (bits != 0) return line->place[__builtin_ctz(bits)];
+      if (line->link == 0 || (line->link & kFan) != 0) return 0;
+      line = &overflow(line->link);
+    }
   }
 
   /// `place` must not be there yet.
@@ -95,6 +99,8 @@ class Index {
   void clear();
 
   uint64_t items() const { return items_; }
+  /// Counts the places that have gone. As long as it stays the same, what was at a place still is.
+  uint64_t departures() const { return departures_; }
   uint64_t bytes() const { return buckets_.bytes() + overflow_.bytes(); }
   uint64_t bucket_count() const { return buckets_.size(); }
   /// False: no more lines, the item cannot be inserted.
@@ -194,6 +200,7 @@ class Index {
   uint32_t free_lines_ = 0;  ///< a list through their links
   uint32_t used_lines_ = 0;  ///< of the overflow, fans included
   uint64_t items_ = 0;
+  uint64_t departures_ = 0;
   AddressOf address_of_;
   std::vector<Entry> scratch_;
 };

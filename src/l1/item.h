@@ -150,6 +150,14 @@ class Item {
     if ((f & kExternal) != 0) p = take<External*>(p)->data();
     return same(p, key) && (variant_bytes == 0 || same(p + key_bytes, variant));
   }
+  /// Whether it is the key's, without a variant, and in the form that most items have: a short key
+  /// that lies in the log. False says nothing.
+  bool is_common_of(Bytes key) const {
+    const unsigned f = flags();
+    if ((f & (kVariant | kExternal)) != 0 || key.size() >= 255) return false;
+    if (static_cast<uint8_t>(at_[10]) != key.size()) return false;
+    return same(at_ + kRankAt + rank_ + kLayouts[f >> kLengthShift & 63].end, key);
+  }
 
   /// Bytes in the log that write() will need.
   static uint32_t bytes_of(const ItemFields& f, unsigned rank, bool external) {

@@ -127,6 +127,8 @@ void Store::free_block(External* block, uint64_t payload) {
   heap_free(block);
 }
 
+void Store::rank_access(Item item) { ranking_->hit(item, cost_of(item.parts())); }
+
 void Store::drop(Place place, const Item::Parts& parts, Cause cause) {
   const Item item = log.item(place);
   const Address address = address_at(place);
@@ -175,7 +177,7 @@ bool Store::put(const L1Key& key, const L1Fill& fill, uint64_t now_ms) {
   if (const Place old = look_up(key); old != 0) {
     fields.use = log.item(old).use();
     in.trial = Queues::is_trial(log.queue_of(old));
-    drop(old, log.item(old).parts(), Cause::superseded);
+    drop(old, Cause::superseded);
   }
   if (now_ms >= fill.expires_ms || fill.filled_ms >= fill.expires_ms) return false;
   fields.key = key.key, fields.variant = key.variant, fields.reply = fill.reply;

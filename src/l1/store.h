@@ -43,6 +43,13 @@ class Store {
   }
   /// The item's place, or 0.
   Place look_up(const L1Key& key) const;
+  /// Is the item where the hint says? False: it must be looked up.
+  bool is_at(const L1Hint& hint, const L1Key& key) const {
+    if (hint.place == 0 || hint.departures != index.departures()) return false;
+    const Item item = log.item(hint.place);
+    return contexts.is(item.context(), key.space, key.command) && key.variant.empty() &&
+           item.is_common_of(key.key);
+  }
   bool expired(Item item, uint64_t now_ms) const {
     return static_cast<int32_t>(item.expires_low() - static_cast<uint32_t>(now_ms)) <= 0;
   }
@@ -58,10 +65,11 @@ class Store {
     // Saturated counters are not written: a very hot item stays a clean line.
     if (use.bits != before) item.set_use(use);
     if (ranking_) [[unlikely]]
-      ranking_->hit(item, cost_of(item.parts()));
+      rank_access(item);
   }
   bool put(const L1Key& key, const L1Fill& fill, uint64_t now_ms);
   void drop(Place place, const Item::Parts& parts, Cause cause);
+  void drop(Place place, Cause cause) { drop(place, log.item(place).parts(), cause); }
   /// Time goes on: call it before anything that compares with it.
   void advance(uint64_t now_ms) {
     if (now_ms > latest_ms_) latest_ms_ = now_ms;
@@ -98,6 +106,7 @@ class Store {
   };
 
   Address address_at(Place place) const;
+  void rank_access(Item item);
   bool is_gone(const Item& item, const Item::Parts& parts, Cause& cause) const;
   unsigned queue_for(const Incoming& in) const;
   bool fits(const Incoming& in) const;

@@ -20,32 +20,42 @@ L1Table::~L1Table() = default;
 namespace {
 
 // The parts stay in registers: a hit that writes them to memory and reads them back at once waits.
+// All is read before anything is written, which might be the item for all that the compiler knows.
 void fill_in(L1Hit& hit, const Store& t, const Item& item) {
   const Item::Parts parts = item.parts();
-  hit.reply = parts.reply;
+  const uint64_t expires_ms = t.expires_ms(item);
+  const bool plain = item.plain(), negative = item.negative();
+  const bool first = item.use().accesses() == 0;
+  hit.reply = Bytes(parts.reply.data(), parts.reply.size());
   hit.stamp = parts.stamp;
-  hit.expires_ms = t.expires_ms(item);
-  hit.filled_ms = hit.expires_ms - parts.lifetime_ms;
-  hit.plain = item.plain();
-  hit.negative = item.negative();
-  hit.first = item.use().accesses() == 0;
+  hit.expires_ms = expires_ms;
+  hit.filled_ms = expires_ms - parts.lifetime_ms;
+  hit.plain = plain;
+  hit.negative = negative;
+  hit.first = first;
 }
 
-}  // namespace
-
-bool L1Table::find(const L1Key& key, uint64_t now_ms, L1Hit& hit) {
-  Store& t = *impl_;
-  t.advance(now_ms);
-  const Store::Place place = t.look_up(key);
-  if (place == 0) return false;
+// What has been found, if it is not past its time. Inline, so that what was read of the item to
+// compare it is not read again.
+inline bool take(Store& t, Store::Place place, uint64_t now_ms, L1Hit& hit) {
   const Item item = t.log.item(place);
   if (t.expired(item, now_ms)) {
-    t.drop(place, item.parts(), Cause::expired);
+    t.drop(place, Cause::expired);
     return false;
   }
   fill_in(hit, t, item);
   t.count_access(item);
   return true;
+}
+
+}  // namespace
+
+bool L1Table::find(const L1Key& key, uint64_t now_ms, L1Hit& hit, L1Hint hint) {
+  Store& t = *impl_;
+  t.advance(now_ms);
+  if (t.is_at(hint, key)) return take(t, hint.place, now_ms, hit);
+  const Store::Place place = t.look_up(key);
+  return place != 0 && take(t, place, now_ms, hit);
 }
 
 bool L1Table::peek(const L1Key& key, uint64_t now_ms, L1Hit& hit) const {
@@ -62,15 +72,16 @@ void L1Table::prefetch(const L1Key& key) const {
   impl_->index.prefetch_bucket(Store::mix_of(key.hash));
 }
 
-void L1Table::prefetch_item(const L1Key& key) const {
+L1Hint L1Table::prefetch_item(const L1Key& key) const {
   const Store& t = *impl_;
   const uint16_t context = t.contexts.find(key.space, key.command);
-  if (context == l1::Contexts::kNone) return;
+  if (context == l1::Contexts::kNone) return {};
   const Store::Place place = t.index.guess(t.address_of(key, context));
-  if (place == 0) return;
+  if (place == 0) return {};
   // Head, key and a short reply: two lines, or three, for an item begins anywhere.
   const char* at = t.log.item(place).at();
   for (const int offset : {0, 64, 112}) __builtin_prefetch(at + offset);
+  return {place, t.index.departures()};
 }
 
 bool L1Table::put(const L1Key& key, const L1Fill& fill, uint64_t now_ms) {
@@ -80,7 +91,7 @@ bool L1Table::put(const L1Key& key, const L1Fill& fill, uint64_t now_ms) {
 bool L1Table::erase(const L1Key& key) {
   const Store::Place place = impl_->look_up(key);
   if (place == 0) return false;
-  impl_->drop(place, impl_->log.item(place).parts(), Cause::superseded);
+  impl_->drop(place, Cause::superseded);
   return true;
 }
 
@@ -90,8 +101,7 @@ uint64_t L1Table::erase_key(uint64_t hash, Bytes key) {
   t.index.for_each_of_key(Store::mix_of(hash), [&](Store::Place place) {
     if (t.log.item(place).parts().key == key) doomed.push_back(place);
   });
-  for (const Store::Place place : doomed)
-    t.drop(place, t.log.item(place).parts(), Cause::superseded);
+  for (const Store::Place place : doomed) t.drop(place, Cause::superseded);
   return doomed.size();
 }
 
@@ -136,7 +146,7 @@ bool L1Table::erase_if(Walk& walk, uint64_t buckets,
       const Item::Parts parts = item.parts();
       if (dead(parts.key, t.expires_ms(item) - parts.lifetime_ms)) doomed.push_back(place);
     });
-  for (const Store::Place place : doomed) t.drop(place, t.log.item(place).parts(), Cause::dead);
+  for (const Store::Place place : doomed) t.drop(place, Cause::dead);
   return walk.bucket >= t.index.bucket_count();
 }
 

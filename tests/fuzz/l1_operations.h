@@ -1,6 +1,7 @@
 // Operations on a tiny L1 table, read from bytes, next to a map that forgets nothing. A hit must be
-// what was stored last under that key, within its time; after each operation every invariant is
-// verified. The budgets are so small that eviction and compaction never stop.
+// what was stored last under that key, within its time, whatever hint was given, of this key or
+// another, from just now or long ago; after each operation every invariant is verified. The budgets
+// are so small that eviction and compaction never stop.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -98,8 +99,11 @@ class L1Operations {
 
   void find() {
     const Key key = pick_key();
+    const unsigned which = next();
+    L1Hint& hint = hints_[which % hints_.size()];
+    if (which >= 128) hint = table_.prefetch_item(l1(key));
     L1Hit hit;
-    if (!table_.find(l1(key), now_ms_, hit)) return;
+    if (!table_.find(l1(key), now_ms_, hit, hint)) return;
     const auto it = model_.find(key);
     NC_CHECK(it != model_.end());
     const Stored& stored = it->second;
@@ -111,10 +115,11 @@ class L1Operations {
 
   void erase() {
     const Key key = pick_key();
+    hints_[0] = table_.prefetch_item(l1(key));
     table_.erase(l1(key));
     model_.erase(key);
     L1Hit hit;
-    NC_CHECK(!table_.find(l1(key), now_ms_, hit));
+    for (const L1Hint& hint : hints_) NC_CHECK(!table_.find(l1(key), now_ms_, hit, hint));
   }
 
   void erase_key() {
@@ -145,6 +150,7 @@ class L1Operations {
   const L1Options options_;
   L1Table table_;
   std::map<Key, Stored> model_;
+  std::array<L1Hint, 8> hints_;
   uint64_t now_ms_ = 1'000'000;
   uint64_t hits_ = 0;
 };

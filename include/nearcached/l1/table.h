@@ -38,6 +38,15 @@ struct L1Hit {
   bool first = false;     ///< nobody has asked for it since it was stored
 };
 
+/// Where prefetch_item() has seen what may be the item; its members are the table's own. It may be
+/// kept for as long as one likes, and be of another key: it is believed only while nothing has left
+/// the table since, and then compared like any other candidate. Only of another table it must not
+/// be.
+struct L1Hint {
+  uint32_t place = 0;  ///< 0: none
+  uint64_t departures = 0;
+};
+
 struct L1Fill {
   Bytes reply;
   uint64_t stamp;
@@ -92,13 +101,14 @@ class L1Table {
   L1Table& operator=(const L1Table&) = delete;
 
   /// The item, or nullopt-like false. An item past its time is dropped here. Counts as an access.
-  bool find(const L1Key& key, uint64_t now_ms, L1Hit& hit);
+  /// `hint` spares it the search, and changes nothing else.
+  bool find(const L1Key& key, uint64_t now_ms, L1Hit& hit, L1Hint hint = {});
   /// The same without counting as an access and without dropping anything.
   bool peek(const L1Key& key, uint64_t now_ms, L1Hit& hit) const;
   /// Prefetches the index line that find(key) will read first.
   void prefetch(const L1Key& key) const;
   /// Prefetches the item itself; call it once the line of prefetch() has had time to arrive.
-  void prefetch_item(const L1Key& key) const;
+  L1Hint prefetch_item(const L1Key& key) const;
   /// Stores or replaces. False if nothing was stored: already past its time, larger than an eighth
   /// of the budget, or budget 0. What was there before under this key is gone in any case.
   /// `fill` must not point into the table's own memory. A life longer than 24 days is cut to that.

@@ -26,14 +26,14 @@ class L1Tables {
   /// each table has the same share of the entries as of the memory.
   L1Tables(const L1Options& options, const std::vector<L1Rule>& rules);
 
-  bool find(const L1Key& key, uint64_t now_ms, L1Hit& hit) {
-    return of(key.key).find(key, now_ms, hit);
+  bool find(const L1Key& key, uint64_t now_ms, L1Hit& hit, L1Hint hint = {}) {
+    return of(key.key).find(key, now_ms, hit, hint);
   }
   bool peek(const L1Key& key, uint64_t now_ms, L1Hit& hit) const {
     return of(key.key).peek(key, now_ms, hit);
   }
   void prefetch(const L1Key& key) const { of(key.key).prefetch(key); }
-  void prefetch_item(const L1Key& key) const { of(key.key).prefetch_item(key); }
+  L1Hint prefetch_item(const L1Key& key) const { return of(key.key).prefetch_item(key); }
   bool put(const L1Key& key, const L1Fill& fill, uint64_t now_ms) {
     return of(key.key).put(key, fill, now_ms);
   }

@@ -279,6 +279,60 @@ TEST_CASE("a hundred thousand variants of one key are found, listed and expired"
   CHECK(table.stats().items == kVariants - 1);
 }
 
+TEST_CASE("a hint finds its own key, and misleads about no other", "[l1]") {
+  L1Table table(of(1 << 20));
+  const TestKey key{"key"}, other{"yek"}, absent{"eky"}, elsewhere{"key", "", 2};
+  for (const TestKey* each : {&key, &other, &elsewhere})
+    REQUIRE(table.put(each->l1(), fill_of(each->key + std::to_string(each->space)), 0));
+  const L1Hint hint = table.prefetch_item(key.l1());
+  REQUIRE(hint.place != 0);
+  L1Hit hit;
+  REQUIRE(table.find(key.l1(), 0, hit, hint));
+  CHECK(hit.reply == "key1");
+  REQUIRE(table.find(other.l1(), 0, hit, hint));
+  CHECK(hit.reply == "yek1");
+  REQUIRE(table.find(elsewhere.l1(), 0, hit, hint));
+  CHECK(hit.reply == "key2");
+  CHECK_FALSE(table.find(absent.l1(), 0, hit, hint));
+  CHECK_FALSE(table.find(TestKey{"key", "v"}.l1(), 0, hit, hint));
+}
+
+TEST_CASE("a hint does not bring back what has left or been replaced", "[l1]") {
+  L1Table table(of(1 << 20));
+  const TestKey key{"key"};
+  REQUIRE(table.put(TestKey{"other"}.l1(), fill_of("stays"), 0));
+  REQUIRE(table.put(key.l1(), fill_of("old", 0, 1000), 0));
+  const L1Hint hint = table.prefetch_item(key.l1());
+  L1Hit hit;
+  SECTION("replaced") {
+    REQUIRE(table.put(key.l1(), fill_of("new"), 0));
+    REQUIRE(table.find(key.l1(), 0, hit, hint));
+    CHECK(hit.reply == "new");
+    return;
+  }
+  SECTION("erased") { REQUIRE(table.erase(key.l1())); }
+  SECTION("erased as a key") { REQUIRE(table.erase_key(key.l1().hash, "key") == 1); }
+  SECTION("cleared") { table.clear(); }
+  SECTION("expired, and read before") { REQUIRE_FALSE(table.find(key.l1(), 1000, hit, hint)); }
+  CHECK_FALSE(table.find(key.l1(), 0, hit, hint));
+}
+
+TEST_CASE("with a hint or without, the same is found whatever moves or leaves", "[l1]") {
+  L1Table table(of(32'768));
+  std::vector<std::pair<TestKey, L1Hint>> hints;
+  for (uint64_t i = 0; i < 20'000; ++i) {
+    const TestKey key{numbered("k", i % 900)};
+    table.put(key.l1(), fill_of(key.key + std::string(i % 90, 'x')), 0);
+    hints.emplace_back(key, table.prefetch_item(key.l1()));
+    const auto& [old, hint] = hints[i * 7919 % hints.size()];
+    L1Hit with, without;
+    REQUIRE(table.find(old.l1(), 0, with, hint) == table.find(old.l1(), 0, without));
+    REQUIRE(with.reply == without.reply);
+  }
+  CHECK(table.stats().evictions > 0);
+  table.check_invariants();
+}
+
 TEST_CASE("hashes that share their low or high bits are spread all the same", "[l1]") {
   const unsigned shift = GENERATE(0u, 20u, 32u, 48u);
   L1Options options = of(32 << 20);
