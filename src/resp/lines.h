@@ -17,6 +17,14 @@ inline constexpr ptrdiff_t kLengthDigitsMax = 8;
 /// or not in the form that Redis writes (no sign, no leading zero).
 inline const char* read_length(const char* p, const char* end, uint64_t& n) {
   if (end - p < 3) return nullptr;
+  // Two digits are what most keys' lengths have.
+  if (end - p >= 4 && std::memcmp(p + 2, "\r\n", 2) == 0) {
+    const unsigned tens = static_cast<unsigned char>(p[0]) - unsigned{'0'};
+    const unsigned ones = static_cast<unsigned char>(p[1]) - unsigned{'0'};
+    if (tens - 1 > 8 || ones > 9) return nullptr;
+    n = tens * 10 + ones;
+    return p + 4;
+  }
   unsigned digit = static_cast<unsigned char>(*p) - unsigned{'0'};
   if (digit > 9) return nullptr;
   uint64_t value = digit;

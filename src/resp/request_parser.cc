@@ -153,7 +153,7 @@ const char* RequestParser::parse_small_array(Bytes in, size_t& args) {
       return nullptr;
     *arg = Bytes(p, length);
     p += length;
-    if (p[0] != '\r' || p[1] != '\n') return nullptr;
+    if (std::memcmp(p, "\r\n", 2) != 0) return nullptr;
     p += 2;
   }
   args = count;
