@@ -68,13 +68,13 @@ bool Router::look_ahead(Session& session, Bytes in) {
       break;  // it has not come in full
     }
     for (size_t i = 0; i < count; ++i) {
-      const auto& [known, lane, wire, key] = run_[i];
+      const auto& [known, lane, wire, key, hint] = run_[i];
       if (known->rule == Resp2Rule::unknown && session.resp == 2) return false;
       Lookahead::Next next{.hash = key.hash,
                            .wire_bytes = static_cast<uint32_t>(wire.size()),
                            .command = key.command};
       L1Hit hit;
-      if (!find_valid(key, hit)) {
+      if (!find_valid(key, hit, hint)) {
         ahead_.push_back(
             {wire, key.key, std::string(key.variant), known, key.hash, ahead.requests.size()});
       } else if (ahead.replies.size() + hit.reply.size() <= kFoundBytes) {

@@ -33,23 +33,23 @@ bool Router::serves_hits(const Session& session, const Lane& lane) const {
   return coherence::may_serve(proof_of(lane), view, now_ns_, max_staleness_ns_);
 }
 
-// What L1 holds, if nothing has declared it stale. In a cluster a slot may have been elsewhere and
-// have come back: what was filled before that is as good as from another server.
-bool Router::find_valid(const L1Key& key, L1Hit& hit) {
-  if (!l1_.find(key, now_ns_ / kNsPerMs, hit)) return false;
+// What can make it void beside its stamp. In a cluster a slot may have been elsewhere and have come
+// back: what was filled before that is as good as from another server.
+bool Router::is_spared(const L1Key& key, const L1Hit& hit) const {
+  return (!cluster_ || hit.filled_ms > topology_->last_moved_ms() ||
+          hit.filled_ms > topology_->moved_ms(slot_of(key.key))) &&
+         !patterns_.kills(key.key, hit.filled_ms);
+}
+
+// What L1 holds, if nothing has declared it stale.
+bool Router::find_valid(const L1Key& key, L1Hit& hit, L1Hint hint) {
+  if (!l1_.find(key, now_ns_ / kNsPerMs, hit, hint)) return false;
   if (is_valid(key, hit)) {
     if (hit.first) admission_.on_return();
     return true;
   }
   l1_.erase(key);
   return false;
-}
-
-bool Router::is_valid(const L1Key& key, const L1Hit& hit) const {
-  return coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash)) &&
-         (!cluster_ || hit.filled_ms > topology_->last_moved_ms() ||
-          hit.filled_ms > topology_->moved_ms(slot_of(key.key))) &&
-         (patterns_.empty() || !patterns_.kills(key.key, hit.filled_ms));
 }
 
 bool Router::is_held(const L1Key& key) const {
@@ -78,8 +78,6 @@ bool Router::on_hit(Session& session, const L1Hit& hit) {
   if (via_bus(session.lane->mode)) session.floor_ns = std::max(session.floor_ns, seen_ns(hit));
   return is_audit_due();
 }
-
-bool Router::is_audit_due() { return hits_until_audit_ != 0 && --hits_until_audit_ == 0; }
 
 // `last`: nothing of what the client has sent stands behind it.
 void Router::write_hit(Session& session, const L1Hit& hit, Resp2Rule rule, bool last) {
@@ -141,7 +139,8 @@ size_t Router::read_run(const Session& session, Bytes in, size_t requests_max) {
                      lane,
                      in.substr(0, bytes),
                      {hash, lane->proof.space, known.command, args[0],
-                      bare ? Bytes() : variant_of(std::span(args).first(known.shape.args()))}};
+                      bare ? Bytes() : variant_of(std::span(args).first(known.shape.args()))},
+                     {}};
     in.remove_prefix(bytes);
     if (!bare) break;
   }
@@ -150,7 +149,7 @@ size_t Router::read_run(const Session& session, Bytes in, size_t requests_max) {
       l1_.prefetch(run_[i].key);
       process_.stamps.prefetch(run_[i].key.hash);
     }
-    for (size_t i = 0; i < count; ++i) l1_.prefetch_item(run_[i].key);
+    for (size_t i = 0; i < count; ++i) run_[i].hint = l1_.prefetch_item(run_[i].key);
   }
   return count;
 }
@@ -163,7 +162,7 @@ bool Router::serve_known(Session& session, const KnownRequest& request, bool las
   if ((cluster_ || via_bus(lane.mode)) && !serves_hits(session, lane)) return false;
   if (request.known->rule == Resp2Rule::unknown && session.resp == 2) return false;
   L1Hit hit;
-  if (!find_valid(request.key, hit)) return false;
+  if (!find_valid(request.key, hit, request.hint)) return false;
   if (on_hit(session, hit)) begin_audit(*request.lane, request.wire, request.key, hit);
   write_hit(session, hit, request.known->rule, last);
   session.last_command = request.key.command;

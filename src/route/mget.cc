@@ -75,8 +75,11 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   bool serving = serves_hits(session, lane);  // the proof before what it vouches for
   if (names.size() > kKeysMax || !catch_up()) return relay(session, request, &command);
   if (must_wait(session, lane)) return Outcome::later;
-  hashes_.clear();
-  for (const Bytes name : names) hashes_.push_back(hash_key(name, process_.hash_seed));
+  hashes_.resize(names.size());
+  for (size_t i = 0; i < names.size(); ++i) {
+    hashes_[i] = hash_key(names[i], process_.hash_seed);
+    process_.stamps.prefetch(hashes_[i]);
+  }
   if (serves_stale_ && mget_stale(session, names)) return Outcome::done;
   if (!lane.proof.tracking) return relay(session, request, &command);
   const size_t leading = serving ? serve_mget(session, names) : 0;
@@ -147,30 +150,48 @@ size_t Router::serve_mget(Session& session, std::span<const Bytes> names) {
   Lane& lane = *session.lane;
   // The bus must be past the newest, so that none of the others is older than it.
   const uint64_t proof_ns = via_bus(lane.mode) ? proof_of(lane).link_ns : UINT64_MAX;
+  // Written where it is sent from, if nothing is in the way there, and taken back if a key is
+  // missing.
+  const bool direct = !session.muted() && !session.outstanding();
   converted_.clear();
-  resp::write_array(converted_, names.size());
-  const auto key_at = [&](size_t i) {
-    return L1Key{hashes_[i], lane.proof.space, get_command_->id, names[i], {}};
-  };
-  for (const uint64_t hash : hashes_) process_.stamps.prefetch(hash);
+  Buffer& out = direct ? session.direct_out() : converted_;
+  const size_t before = out.size();
+  resp::write_array(out, names.size());
   // Two steps ahead of the look-up: a line of the index, then the item it names.
-  for (size_t i = 0; i < std::min(2 * kStride, names.size()); ++i) l1_.prefetch(key_at(i));
-  for (size_t i = 0; i < std::min(kStride, names.size()); ++i) l1_.prefetch_item(key_at(i));
-  for (size_t i = 0; i < names.size(); ++i) {
-    if (i + 2 * kStride < names.size()) l1_.prefetch(key_at(i + 2 * kStride));
-    if (i + kStride < names.size()) l1_.prefetch_item(key_at(i + kStride));
-    const L1Key key = key_at(i);
-    L1Hit hit;
-    if (!find_valid(key, hit) || seen_ns(hit) > proof_ns) return i;
-    write_hit(converted_, session, hit, Resp2Rule::null_bulk);
-    if (is_audit_due()) {
-      wire_.clear();
-      resp::write_request(wire_, {"GET", key.key});
-      begin_audit(lane, wire_.readable(), key, hit);
+  struct Wanted {
+    L1Key key;
+    L1Hint hint;
+  };
+  std::array<Wanted, 2 * kStride> ahead;
+  ahead.fill({{0, lane.proof.space, get_command_->id, {}, {}}, {}});
+  L1Hit hit;
+  for (size_t step = 0; step < names.size() + 2 * kStride; ++step) {
+    if (step >= 2 * kStride) {
+      const auto& [key, hint] = ahead[step % (2 * kStride)];
+      if (!find_valid(key, hit, hint) || seen_ns(hit) > proof_ns) {
+        out.truncate(before);
+        return step - 2 * kStride;
+      }
+      write_hit(out, session, hit, Resp2Rule::null_bulk);
+      if (is_audit_due()) {
+        wire_.clear();
+        resp::write_request(wire_, {"GET", key.key});
+        begin_audit(lane, wire_.readable(), key, hit);
+      }
+    }
+    if (step < names.size()) {
+      L1Key& key = ahead[step % (2 * kStride)].key;
+      key.hash = hashes_[step];
+      key.key = names[step];
+      l1_.prefetch(key);
+    }
+    if (step >= kStride && step < names.size() + kStride) {
+      Wanted& wanted = ahead[(step - kStride) % (2 * kStride)];
+      wanted.hint = l1_.prefetch_item(wanted.key);
     }
   }
   stats_.l1_hits.add(names.size());
-  if (!session.muted()) session.reply(converted_.readable());
+  if (!direct && !session.muted()) session.reply(converted_.readable());
   return names.size();
 }
 

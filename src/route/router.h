@@ -200,16 +200,21 @@ class Router final : public Session::Owner, public Connection::Owner {
     Lane* lane = nullptr;  ///< over which its key would be asked for
     Bytes wire;
     L1Key key{};
+    L1Hint hint{};
   };
   bool catch_up();
   bool serves_hits(const Session& session, const Lane& lane) const;
-  bool find_valid(const L1Key& key, L1Hit& hit);
-  bool is_valid(const L1Key& key, const L1Hit& hit) const;
+  bool find_valid(const L1Key& key, L1Hit& hit, L1Hint hint = {});
+  bool is_valid(const L1Key& key, const L1Hit& hit) const {
+    return coherence::stamp_holds(hit.stamp, process_.stamps.load(key.hash)) &&
+           ((!cluster_ && patterns_.empty()) || is_spared(key, hit));
+  }
+  bool is_spared(const L1Key& key, const L1Hit& hit) const;
   bool is_held(const L1Key& key) const;
   bool admits(uint64_t hash);
   bool serve(Session& session, const Request& request, const L1Key& key, Resp2Rule rule);
   bool on_hit(Session& session, const L1Hit& hit);
-  bool is_audit_due();
+  bool is_audit_due() { return hits_until_audit_ != 0 && --hits_until_audit_ == 0; }
   void write_hit(Session& session, const L1Hit& hit, Resp2Rule rule, bool last = false);
   void write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule);
   void learn_shape(const Request& request, const Command& command, Resp2Rule rule);

@@ -60,6 +60,12 @@ class Buffer {
     block_->begin += n;
     if (block_->begin == block_->end) release();
   }
+  /// Drops all but the first `n` bytes, n ≤ size().
+  void truncate(size_t n) {
+    if (block_ == nullptr) return;
+    block_->end = block_->begin + n;
+    if (n == 0) release();
+  }
   void clear() { release(); }
 
  private:

@@ -33,7 +33,8 @@ TEST_CASE("a buffer that begins small takes no more than it needs, and grows lik
   CHECK(big.capacity() > Buffer::kPooledBytes / 2);
 }
 
-TEST_CASE("whatever is appended and consumed, a buffer holds what is left, in order", "[base]") {
+TEST_CASE("whatever is appended, consumed and cut off, a buffer holds what is left, in order",
+          "[base]") {
   std::mt19937 random(1);
   for (int round = 0; round < 200; ++round) {
     Buffer buffer;
@@ -47,7 +48,12 @@ TEST_CASE("whatever is appended and consumed, a buffer holds what is left, in or
       const size_t taken = expected.empty() ? 0 : random() % (expected.size() + 1);
       buffer.consume(taken);
       expected.erase(0, taken);
+      if (step % 7 == 0) {
+        expected.resize(expected.size() / (1 + random() % 3));
+        buffer.truncate(expected.size());
+      }
       REQUIRE((buffer.readable() == Bytes(expected)));
+      REQUIRE((buffer.capacity() == 0) == expected.empty());
     }
   }
 }
