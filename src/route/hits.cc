@@ -141,16 +141,13 @@ size_t Router::read_run(const Session& session, Bytes in, size_t requests_max) {
                      {hash, lane->proof.space, known.command, args[0],
                       bare ? Bytes() : variant_of(std::span(args).first(known.shape.args()))},
                      {}};
+    process_.stamps.prefetch(hash);
+    l1_.prefetch(run_[count - 1].key);
     in.remove_prefix(bytes);
     if (!bare) break;
   }
-  if (count > 2) {
-    for (size_t i = 0; i < count; ++i) {
-      l1_.prefetch(run_[i].key);
-      process_.stamps.prefetch(run_[i].key.hash);
-    }
+  if (count > 2)
     for (size_t i = 0; i < count; ++i) run_[i].hint = l1_.prefetch_item(run_[i].key);
-  }
   return count;
 }
 
