@@ -21,4 +21,8 @@ void write_verbatim(Buffer& out, Bytes text, int resp);  ///< =n txt:, or $n in 
 void write_request(Buffer& out, std::span<const Bytes> args);
 void write_request(Buffer& out, std::initializer_list<Bytes> args);
 
+/// True if `written` is byte for byte what write_bulk() writes of `payload`, which becomes a view
+/// into it. A length of more than eight digits is not read.
+bool read_bulk(Bytes written, Bytes& payload);
+
 }  // namespace nearcached::resp
