@@ -74,6 +74,7 @@ struct ItemFields {
   uint64_t lifetime_ms = 0;
   uint16_t context = 0;
   bool plain = false;
+  bool bare = false;
   bool negative = false;
   Use use;
 };
@@ -84,6 +85,7 @@ class Item {
  public:
   static constexpr unsigned kPlain = 1, kNegative = 2, kDead = 4, kVariant = 8, kExternal = 16;
   static constexpr unsigned kLengthShift = 5, kLifetimeShift = 7, kStampShift = 9;
+  static constexpr unsigned kBare = 1u << 11;
   static constexpr unsigned kRankAt = 11;
 
   Item(char* at, unsigned rank) : at_(at), rank_(rank) {}
@@ -92,6 +94,7 @@ class Item {
   unsigned flags() const { return load<uint16_t>(0); }
   bool dead() const { return (flags() & kDead) != 0; }
   bool plain() const { return (flags() & kPlain) != 0; }
+  bool bare() const { return (flags() & kBare) != 0; }
   bool negative() const { return (flags() & kNegative) != 0; }
   bool external() const { return (flags() & kExternal) != 0; }
   void mark_dead() { save<uint16_t>(0, static_cast<uint16_t>(flags() | kDead)); }
@@ -173,10 +176,10 @@ class Item {
     const Codes codes = codes_of(f);
     Item item(at, rank);
     item.save<uint16_t>(
-        0, static_cast<uint16_t>((f.plain ? kPlain : 0) | (f.negative ? kNegative : 0) |
-                                 (f.variant.empty() ? 0 : kVariant) | (block ? kExternal : 0) |
-                                 codes.length << kLengthShift | codes.lifetime << kLifetimeShift |
-                                 codes.stamp << kStampShift));
+        0, static_cast<uint16_t>((f.plain ? kPlain : 0) | (f.bare ? kBare : 0) |
+                                 (f.negative ? kNegative : 0) | (f.variant.empty() ? 0 : kVariant) |
+                                 (block ? kExternal : 0) | codes.length << kLengthShift |
+                                 codes.lifetime << kLifetimeShift | codes.stamp << kStampShift));
     item.set_use(f.use);
     item.save<uint32_t>(4, static_cast<uint32_t>(f.expires_ms));
     item.save<uint16_t>(8, f.context);

@@ -182,7 +182,7 @@ bool Store::put(const L1Key& key, const L1Fill& fill, uint64_t now_ms) {
   if (now_ms >= fill.expires_ms || fill.filled_ms >= fill.expires_ms) return false;
   fields.key = key.key, fields.variant = key.variant, fields.reply = fill.reply;
   fields.stamp = fill.stamp;
-  fields.plain = fill.plain, fields.negative = fill.negative;
+  fields.plain = fill.plain, fields.bare = fill.bare, fields.negative = fill.negative;
   const uint64_t payload = key.key.size() + key.variant.size() + fill.reply.size();
   const uint64_t end = std::min(fill.expires_ms, now_ms + kLifetimeMax);
   fields.expires_ms = end;

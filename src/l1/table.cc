@@ -24,13 +24,14 @@ namespace {
 void fill_in(L1Hit& hit, const Store& t, const Item& item) {
   const Item::Parts parts = item.parts();
   const uint64_t expires_ms = t.expires_ms(item);
-  const bool plain = item.plain(), negative = item.negative();
+  const bool plain = item.plain(), bare = item.bare(), negative = item.negative();
   const bool first = item.use().accesses() == 0;
   hit.reply = Bytes(parts.reply.data(), parts.reply.size());
   hit.stamp = parts.stamp;
   hit.expires_ms = expires_ms;
   hit.filled_ms = expires_ms - parts.lifetime_ms;
   hit.plain = plain;
+  hit.bare = bare;
   hit.negative = negative;
   hit.first = first;
 }

@@ -5,7 +5,8 @@
 // dropping a space is O(1): it is simply never asked for again. `variant` is the command and its
 // arguments behind the key. `stamp` is kept for the caller, which compares it
 // (coherence/stamp_table.h); the table never interprets it, except through `is_dead` when it looks
-// for memory. Expiry is exact on read. Every byte counts against the budget: index, headers, keys,
+// for memory. Nor does it interpret a reply, or `plain` and `bare`, which say what to make of it.
+// Expiry is exact on read. Every byte counts against the budget: index, headers, keys,
 // values, holes and the allocator's rounding. Not thread-safe: one table per worker. Time is an
 // argument, in ms.
 #pragma once
@@ -29,11 +30,12 @@ struct L1Key {
 };
 
 struct L1Hit {
-  Bytes reply;  ///< whole RESP3 reply; valid until the next non-const call on the table
+  Bytes reply;  ///< L1Fill::reply; valid until the next non-const call on the table
   uint64_t stamp = 0;
   uint64_t filled_ms = 0;
   uint64_t expires_ms = 0;
   bool plain = false;     ///< L1Fill::plain
+  bool bare = false;      ///< L1Fill::bare
   bool negative = false;  ///< the key did not exist
   bool first = false;     ///< nobody has asked for it since it was stored
 };
@@ -48,12 +50,13 @@ struct L1Hint {
 };
 
 struct L1Fill {
-  Bytes reply;
+  Bytes reply;  ///< a whole RESP3 reply, or what the caller makes one of
   uint64_t stamp;
   uint64_t filled_ms;
   uint64_t expires_ms;  ///< exclusive: at expires_ms it is gone
   bool plain;           ///< Resp2Converter::is_plain()
   bool negative;
+  bool bare = false;  ///< `reply` is the payload of a bulk string: resp::read_bulk()
 };
 
 struct L1Entry {  ///< for INSPECT
@@ -61,9 +64,9 @@ struct L1Entry {  ///< for INSPECT
   uint16_t command;
   Bytes key;
   Bytes variant;
-  uint32_t reply_bytes;
-  uint32_t bytes;     ///< charged against the budget
-  uint32_t accesses;  ///< saturating
+  uint32_t reply_bytes;  ///< of L1Fill::reply
+  uint32_t bytes;        ///< charged against the budget
+  uint32_t accesses;     ///< saturating
   uint64_t stamp;
   uint64_t filled_ms;
   uint64_t expires_ms;

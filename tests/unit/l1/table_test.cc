@@ -61,6 +61,7 @@ struct Modelled {
   uint64_t expires_ms;
   bool plain;
   bool negative;
+  bool bare;
 };
 
 /// Random operations on both the table and a map that forgets nothing.
@@ -112,9 +113,11 @@ class Model {
                now_ms_,
                now_ms_ + pick(200),
                pick(2) == 0,
+               pick(2) == 0,
                pick(2) == 0};
     const bool stored = table_.put(
-        key.l1(), {m.reply, m.stamp, m.filled_ms, m.expires_ms, m.plain, m.negative}, now_ms_);
+        key.l1(), {m.reply, m.stamp, m.filled_ms, m.expires_ms, m.plain, m.negative, m.bare},
+        now_ms_);
     if (m.expires_ms == now_ms_) REQUIRE_FALSE(stored);
     if (!may_evict_ && m.expires_ms > now_ms_) REQUIRE(stored);
     map_.erase(key);
@@ -133,6 +136,7 @@ class Model {
       REQUIRE(hit.filled_ms == it->second.filled_ms);
       REQUIRE(hit.expires_ms == it->second.expires_ms);
       REQUIRE(hit.plain == it->second.plain);
+      REQUIRE(hit.bare == it->second.bare);
       REQUIRE(hit.negative == it->second.negative);
       return;
     }
