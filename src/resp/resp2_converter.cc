@@ -109,6 +109,12 @@ void Resp2Converter::feed(Bytes chunk, Buffer& out) {
   }
 }
 
+void Resp2Converter::append_converted(Bytes reply, Resp2Rule rule, Buffer& out) {
+  Resp2Converter converter;
+  converter.begin(rule);
+  converter.feed(reply, out);
+}
+
 bool Resp2Converter::same_in_resp2(Bytes reply) {
   const char* const begin = reply.data();
   const char* const end = begin + reply.size();

@@ -226,9 +226,7 @@ std::string Router::hello_reply(const Session& session) const {
   replace("$2\r\nid\r\n:", session.id);
   if (session.resp == 3) return reply;
   Buffer out;
-  Resp2Converter converter;
-  converter.begin(Resp2Rule::null_bulk);
-  converter.feed(reply, out);
+  Resp2Converter::append_converted(reply, Resp2Rule::null_bulk, out);
   return std::string(out.readable());
 }
 

@@ -251,9 +251,7 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
   }
   if (flight.convert) {
     Buffer resp3 = std::move(converted_);
-    Resp2Converter converter;
-    converter.begin(Resp2Rule::null_bulk);
-    converter.feed(resp3.readable(), converted_);
+    Resp2Converter::append_converted(resp3.readable(), Resp2Rule::null_bulk, converted_);
   }
   session->deliver(flight.slot, converted_.readable(), true);
 }

@@ -110,9 +110,7 @@ void Router::await_replicas(NodeIndex node, const Pending& pending, Bytes reply,
   if (pending.part) held.answer.gather = pending.gather;
   if (pending.convert) {
     converted_.clear();
-    Resp2Converter converter;
-    converter.begin(pending.rule);
-    converter.feed(reply, converted_);
+    Resp2Converter::append_converted(reply, pending.rule, converted_);
     reply = converted_.readable();
   }
   held.reply.assign(reply);

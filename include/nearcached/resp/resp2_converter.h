@@ -29,6 +29,8 @@ class Resp2Converter {
   /// Converts `chunk`, the next bytes of the reply (delimited by a ReplyScanner, so well-formed),
   /// and appends the RESP2 form to `out`.
   void feed(Bytes chunk, Buffer& out);
+  /// Both for `reply`, one whole RESP3 reply.
+  static void append_converted(Bytes reply, Resp2Rule rule, Buffer& out);
 
   /// True if `reply`, one whole RESP3 reply, is byte for byte its own RESP2 form under every rule.
   static bool same_in_resp2(Bytes reply);
