@@ -85,7 +85,9 @@ void Router::begin_audit(Lane& lane, Bytes wire, const L1Key& key, const L1Hit& 
   audit->filled_ms = hit.filled_ms;
   audit->expires_ms = hit.expires_ms;
   audit->served_ms = now_ns_ / kNsPerMs;
-  audit->served_digest = digest(hit.reply, audit->order);
+  Buffer served;
+  append_hit(served, hit);
+  audit->served_digest = digest(served.readable(), audit->order);
   Pending pending;
   pending.kind = Pending::Kind::whole;
   pending.read_only = true;

@@ -250,12 +250,13 @@ bool Router::keep(const L1Key& key, const coherence::FillStart& start, Lane& lan
       coherence::judge_fill(start, process_.stamps.load(key.hash), lane.proof.space, pttl,
                             coherence::looks_missing(reply), ttls);
   if (!verdict.store) return false;
-  const L1Fill fill{reply,
-                    start.stamp,
-                    now_ns_ / kNsPerMs,
-                    verdict.expires_ms,
-                    Resp2Converter::is_plain(reply),
-                    verdict.negative};
+  L1Fill fill{reply,
+              start.stamp,
+              now_ns_ / kNsPerMs,
+              verdict.expires_ms,
+              Resp2Converter::is_plain(reply),
+              verdict.negative};
+  fill.bare = reply.size() < kUncopiedBytes && resp::read_bulk(reply, fill.reply);
   if (!l1_.put(key, fill, now_ns_ / kNsPerMs)) return false;
   stats_.l1_fills.add();
   ++lane.space_fills;

@@ -196,9 +196,7 @@ void Router::end_gather(Gather& gather) {
     session->deliver(gather.slot(), reply, true);
   } else {
     Buffer resp2;
-    Resp2Converter converter;
-    converter.begin(Resp2Rule::null_bulk);
-    converter.feed(reply, resp2);
+    Resp2Converter::append_converted(reply, Resp2Rule::null_bulk, resp2);
     session->deliver(gather.slot(), resp2.readable(), true);
   }
   if (gather.fence) await_fence(gather.session(), gather.slot());
@@ -306,7 +304,7 @@ Session::Outcome Router::gather_values(Session& session, const Request& request)
     L1Hit hit;
     if (settled && serves_hits(session, lane) && find_valid(key, hit)) {
       ++held;
-      if (held == wanted.size() + 1) converted_.append(hit.reply);
+      if (held == wanted.size() + 1) append_hit(converted_, hit);
     }
     wanted.push_back({&lane, key, process_.stamps.load(key.hash)});
   }
@@ -332,7 +330,9 @@ Session::Outcome Router::gather_values(Session& session, const Request& request)
     const bool behind = std::find(asked.begin(), asked.end(), lane) != asked.end();
     if (serves[i] && !behind && find_valid(key, hit)) {
       stats_.l1_hits.add();
-      gather->know(i, hit.reply);
+      converted_.clear();
+      append_hit(converted_, hit);
+      gather->know(i, converted_.readable());
       continue;
     }
     if (!behind) asked.push_back(lane);

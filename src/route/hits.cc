@@ -9,12 +9,6 @@
 #include "route/router.h"
 
 namespace nearcached {
-namespace {
-
-// A copy of less costs nothing beside the write.
-constexpr size_t kUncopiedBytes = 1024;
-
-}  // namespace
 
 // Takes over what has become void for everybody. False while something is that would void all.
 bool Router::catch_up() {
@@ -81,8 +75,11 @@ bool Router::on_hit(Session& session, const L1Hit& hit) {
 
 // `last`: nothing of what the client has sent stands behind it.
 void Router::write_hit(Session& session, const L1Hit& hit, Resp2Rule rule, bool last) {
-  if (session.outstanding())
-    return session.reply(hit.reply);  // only with the order rule switched off
+  if (session.outstanding()) {  // only with the order rule switched off
+    Buffer reply;
+    append_hit(reply, hit);
+    return session.reply(reply.readable());
+  }
   // A write that comes anyway need not wait for a copy.
   const size_t bytes = hit.reply.size();
   if (bytes >= kUncopiedBytes && (last || session.wants_flush(bytes)) &&
@@ -92,14 +89,12 @@ void Router::write_hit(Session& session, const L1Hit& hit, Resp2Rule rule, bool 
 }
 
 void Router::write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule) {
-  if (session.resp == 3) {
-    out.append(hit.reply);
+  if (session.resp == 3 || hit.bare) {
+    append_hit(out, hit);
   } else if (hit.plain) {
     Resp2Converter::append_plain(hit.reply, out);
   } else {
-    Resp2Converter converter;
-    converter.begin(rule);
-    converter.feed(hit.reply, out);
+    Resp2Converter::append_converted(hit.reply, rule, out);
   }
 }
 

@@ -205,7 +205,7 @@ bool Router::mget_stale(Session& session, std::span<const Bytes> names) {
     const uint32_t space = stale_space(*session.lane, names[i]);
     if (space == 0 || !find_valid({hashes_[i], space, get_command_->id, names[i], {}}, hit))
       return false;
-    converted_.append(hit.reply);
+    append_hit(converted_, hit);
   }
   stats_.stale_served.add(names.size());
   if (!session.muted()) write_hit(session, {.reply = converted_.readable()}, Resp2Rule::null_bulk);
@@ -240,7 +240,7 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
       if (key.asked) {
         converted_.append(key.value);
       } else if (catch_up() && find_valid(l1_key, hit)) {
-        converted_.append(hit.reply);
+        append_hit(converted_, hit);
       } else {
         auto [again, wire] = whole_mget(flight);
         connection.send(wire, std::move(again));

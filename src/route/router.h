@@ -25,6 +25,7 @@
 #include "nearcached/l1/admission.h"
 #include "nearcached/l1/tables.h"
 #include "nearcached/resp/request_shape.h"
+#include "nearcached/resp/writer.h"
 #include "route/pattern_job.h"
 #include "route/process.h"
 #include "upstream/lane.h"
@@ -628,6 +629,15 @@ inline bool via_bus(CoherenceMode mode) {
 }
 /// When the reply that is held was read; rounded up.
 inline uint64_t seen_ns(const L1Hit& hit) { return (hit.filled_ms + 1) * kNsPerMs; }
+/// From here on a hit is sent from where L1 holds it, and so held as the whole reply; of a bulk
+/// string that is shorter, only the payload (L1Fill::bare). A copy of less costs nothing beside the
+/// write.
+inline constexpr size_t kUncopiedBytes = 1024;
+/// Appends the reply that was kept, as it came.
+inline void append_hit(Buffer& out, const L1Hit& hit) {
+  if (hit.bare) resp::write_bulk(out, hit.reply);
+  else out.append(hit.reply);
+}
 /// As Session::last_connection: nothing is that, so whatever follows waits for the reply under way.
 inline constexpr char kNowhere = 0;
 constexpr Bytes kUnreachable = "-ERR upstream unreachable\r\n";
