@@ -258,6 +258,19 @@ TEST_CASE("a hit is byte for byte what Redis answers, whatever the value's size"
   }
 }
 
+TEST_CASE("of a string of up to 1,014 bytes L1 holds the value alone", "[cache]") {
+  Stack stack;
+  Client client = stack.proxy.client();
+  const auto [size, held] = GENERATE(table<size_t, std::string>(
+      {{0, "0"}, {5, "5"}, {1014, "1014"}, {1015, "1024"}, {2000, "2009"}}));
+  CAPTURE(size);
+  client({"SET", "k", std::string(size, 'v')});
+  REQUIRE(becomes_hit(stack.proxy, client, "GET k"));
+  const std::string line = client("NEARCACHE INSPECT k");
+  INFO(line);
+  CHECK(line.find(" reply_bytes=" + held + " ") != std::string::npos);
+}
+
 TEST_CASE("what MGET fetched answers GET, and the other way round", "[cache]") {
   Stack stack;
   stack.redis.client()("MSET a 1 b 2");
