@@ -209,6 +209,7 @@ void Session::out_of_band(Bytes bytes, const ReplyQueue::Slot* before) {
 
 void Session::flush() {
   dirty_ = false;
+  deferrals_ = 0;
   if (closing()) return;
   if (!stream_.flush(replies_.out())) return close();
   if (paused_ && output_bytes() <= owner_.config().limits.client_output_pause_bytes / 2) wake();

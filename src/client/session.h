@@ -64,6 +64,13 @@ class Session final : private Stream::Handler {
   /// is read from no more, so that a client that never pauses comes to its end too.
   void drain(uint64_t quiet_ns, uint64_t linger_ns, bool stop_taking);
   void flush();
+  /// At a turn's end, instead of flush(): is it better done at the end of the next, which begins at
+  /// once? It is when the answers to the rest of a pipeline are known but for a reply that is on
+  /// its way: to write a pipeline's replies twice costs twice. Not more than kDeferrals in a row.
+  bool defers_flush() {
+    return lookahead != nullptr && outstanding() && output_bytes() <= kEagerFlushBytes &&
+           ++deferrals_ <= kDeferrals;
+  }
   void resume();
   /// Tries again later what answered Outcome::later.
   void wake();
@@ -147,6 +154,9 @@ class Session final : private Stream::Handler {
 
   // A buffer that grows beyond this costs more in copies and fresh pages than one more write.
   static constexpr size_t kEagerFlushBytes = 64 * 1024;
+  // A reply asked for at one turn's end comes during the next two or three, of 50 clients'
+  // pipelines of 16 with 10 % misses: 1.8 writes a pipeline with none, 1.2 with 4; 6 gain nothing.
+  static constexpr unsigned kDeferrals = 4;
 
   void mark_dirty();
   struct Input {
@@ -166,6 +176,7 @@ class Session final : private Stream::Handler {
   ReplyQueue replies_;
   uint64_t fin_sent_ns_ = 0;  ///< drained: only the client's end is awaited
   bool dirty_ = false;
+  unsigned deferrals_ = 0;  ///< since the last flush
   bool resumable_ = false;
   bool waiting_ = false;  ///< a request answered Outcome::later
   bool paused_ = false;   ///< too much outstanding or unread by the client

@@ -15,6 +15,7 @@ Loop::Loop() : read_buffer_(kReadBytes) {
   NC_CHECK(uv_loop_init(&loop_) == 0);
   uv_prepare_init(&loop_, &prepare_);
   prepare_.data = this;
+  uv_idle_init(&loop_, &idle_);
 }
 
 Loop::~Loop() { uv_loop_close(&loop_); }
@@ -27,9 +28,14 @@ void Loop::on_turn_end(std::function<void()> callback) {
                    [](uv_prepare_t* prepare) { static_cast<Loop*>(prepare->data)->turn_end_(); });
 }
 
+void Loop::turn_again() {
+  uv_idle_start(&idle_, [](uv_idle_t* idle) { uv_idle_stop(idle); });
+}
+
 void Loop::close() {
-  if (!uv_is_closing(reinterpret_cast<uv_handle_t*>(&prepare_)))
-    uv_close(reinterpret_cast<uv_handle_t*>(&prepare_), nullptr);
+  if (uv_is_closing(reinterpret_cast<uv_handle_t*>(&prepare_))) return;
+  uv_close(reinterpret_cast<uv_handle_t*>(&prepare_), nullptr);
+  uv_close(reinterpret_cast<uv_handle_t*>(&idle_), nullptr);
 }
 
 Timer::Timer(Loop& loop, std::function<void()> callback)

@@ -35,6 +35,8 @@ class Loop {
   /// Called once per turn, when everything the turn brought (reads, timers, tasks) has been handled
   /// and before the loop sleeps: the place to flush.
   void on_turn_end(std::function<void()> callback);
+  /// At a turn's end: the next begins at once, with what has come by then or with nothing.
+  void turn_again();
   /// Closes the loop's own handles; run() then returns when the others are closed too.
   void close();
 
@@ -44,6 +46,7 @@ class Loop {
  private:
   uv_loop_t loop_;
   uv_prepare_t prepare_;
+  uv_idle_t idle_;  ///< active: the loop does not sleep
   std::function<void()> turn_end_;
   std::vector<char> read_buffer_;
 };

@@ -171,8 +171,10 @@ void Router::on_limit(uint8_t which) {
 }
 
 // What waits is handled until nothing waits: a flush can let a session go on, which can produce
-// more.
+// more. What is put off is put off to the next turn, which then begins at once.
 void Router::turn_end() {
+  dirty_.insert(dirty_.end(), deferred_.begin(), deferred_.end());
+  deferred_.clear();
   while (!resumable_.empty() || !dirty_.empty() || !unflushed_.empty()) {
     turn_sessions_.swap(resumable_);
     for (const SessionRef ref : turn_sessions_)
@@ -184,9 +186,13 @@ void Router::turn_end() {
     turn_connections_.clear();
     turn_sessions_.swap(dirty_);
     for (const SessionRef ref : turn_sessions_)
-      if (Session* session = find(ref)) session->flush();
+      if (Session* session = find(ref)) {
+        if (session->defers_flush()) deferred_.push_back(ref);
+        else session->flush();
+      }
     turn_sessions_.clear();
   }
+  if (!deferred_.empty()) loop_.turn_again();
   if (!closed_sessions_.empty()) closed_sessions_.clear();
   if (!dead_connections_.empty()) dead_connections_.clear();
   l1_.sweep(now_ns_ / kNsPerMs);

@@ -219,6 +219,21 @@ TEST_CASE("a reply that was read ahead and has come in part goes on when the res
   CHECK(scene.asked_upstream(reader, "cold") == 1);
 }
 
+// Fails when defers_flush() does not ask kDeferrals: the flush is then put off for ever.
+TEST_CASE("what is answered already does not wait for a reply that does not come",
+          "[coherence][mechanism]") {
+  Scene scene;
+  Seat reader = scene.seat();
+  scene.direct("MSET hit old miss old cold old");
+  REQUIRE(scene.fill(reader, "hit"));
+  scene.wire.hold(reader.link, Way::to_client);
+  reader.client.send(encode({"GET", "hit"}) + encode({"GET", "miss"}) + encode({"GET", "hit"}));
+  CHECK(reader.client.read_reply() == kOld);
+  scene.wire.release(reader.link, Way::to_client);
+  CHECK(reader.client.read_reply() == kOld);
+  CHECK(reader.client.read_reply() == kOld);
+}
+
 // Fails when lose_read_ahead(), is_current() and go_astray() all let it be: the session then waits
 // for a reply that never comes.
 TEST_CASE("what was read ahead over a link that was lost is asked again",
