@@ -111,22 +111,28 @@ def per_byte(machine, row, value_bytes):
 
 
 def active(machine, row):
-    upstream = machine.start_redis("upstream redis", machine.upstream_core)
+    """More connections than the caches hold sockets of: every server pays, the bare one too."""
+    redis, upstream = machine.start_direct_and_upstream()
     proxy = machine.start_hit(upstream)
+    subjects = [redis, machine.start_floor(SMALL[1]), proxy]
     shape = ["--keys", machine.options.keys, *SMALL]
-    machine.fill([upstream], *shape)
+    machine.fill((redis, upstream), *shape)
     machine.warm(proxy, *shape)
-    figures = {MANY: [], FEW: []}
+    args = [*shape, "--seconds", machine.options.seconds]
+    figures = {(subject, count): [] for subject in subjects for count in (MANY, FEW)}
     for number in rounds_of(machine, row):
-        for connections in turned([MANY, FEW], number):
-            figures[connections].append(hit_run(machine, row, proxy, *shape, "--connections",
-                                                connections))
+        for subject, count in turned(list(figures), number):
+            figures[subject, count].append(
+                hit_run(machine, row, proxy, *shape, "--connections", count) if subject is proxy
+                else machine.run_load(subject, *args, "--connections", count))
     machine.stop_all()
-    print_line(row, f"{MANY} connections at pipeline 1, rate", ratios(figures[MANY], figures[FEW], "rate"),
-               Target(0.90, f"× {FEW} connections", True),
-               f"{median_of(figures[MANY], 'rate'):,.0f}/s, CPU "
-               f"{statistics.median(ratios(figures[MANY], figures[FEW], 'cpu_us')):.2f} ×, "
-               f"{percent(figures[MANY])}")
+    for subject in subjects:
+        many, few = figures[subject, MANY], figures[subject, FEW]
+        hits = f", {percent(many)}" if subject is proxy else ""
+        print_line(row, f"{MANY} connections at pipeline 1, rate, {subject.name}", ratios(many, few, "rate"),
+                   Target(0.90, f"× {FEW} connections", True) if subject is proxy else None,
+                   f"{median_of(many, 'rate'):,.0f}/s, CPU "
+                   f"{statistics.median(ratios(many, few, 'cpu_us')):.2f} ×{hits}")
 
 
 def scan(machine, row):
