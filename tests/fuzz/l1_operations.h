@@ -34,6 +34,7 @@ class L1Operations {
   struct Stored {
     std::string reply;
     uint64_t stamp, filled_ms, expires_ms;
+    bool plain, negative, bare;
   };
 
   unsigned next() { return at_ < end_ ? *at_++ : 0; }
@@ -87,10 +88,16 @@ class L1Operations {
     const size_t bytes = size < 200 ? size : size < 250 ? size * 8 : size * 80;
     const uint64_t version = next();
     const uint64_t stamp = version < 8 ? ~version : version < 64 ? version << 40 : version << 24;
-    Stored stored{std::string(bytes, static_cast<char>(version)), stamp, now_ms_, now_ms_};
+    Stored stored{.reply = std::string(bytes, static_cast<char>(version)),
+                  .stamp = stamp,
+                  .filled_ms = now_ms_,
+                  .expires_ms = now_ms_,
+                  .plain = version % 2 == 0,
+                  .negative = version % 3 == 0,
+                  .bare = version % 5 == 0};
     stored.expires_ms += uint64_t{next()} << version % 24;
-    const L1Fill fill{stored.reply,     stamp,           stored.filled_ms, stored.expires_ms,
-                      version % 2 == 0, version % 3 == 0};
+    const L1Fill fill{stored.reply, stored.stamp,    stored.filled_ms, stored.expires_ms,
+                      stored.plain, stored.negative, stored.bare};
     const bool kept = table_.put(l1(key), fill, now_ms_);
     NC_CHECK(!kept || stored.expires_ms > now_ms_);
     model_.erase(key);
@@ -110,6 +117,8 @@ class L1Operations {
     NC_CHECK(now_ms_ < stored.expires_ms);
     NC_CHECK(hit.reply == stored.reply && hit.stamp == stored.stamp);
     NC_CHECK(hit.filled_ms == stored.filled_ms && hit.expires_ms == stored.expires_ms);
+    NC_CHECK(hit.plain == stored.plain && hit.bare == stored.bare);
+    NC_CHECK(hit.negative == stored.negative);
     ++hits_;
   }
 
