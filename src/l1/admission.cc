@@ -22,6 +22,8 @@ Admission::Admission(uint64_t memory_bytes)
     : lines_(memory_bytes < sizeof(Line) ? 0 : std::bit_floor(memory_bytes / sizeof(Line))) {}
 Admission::~Admission() = default;
 
+Admission::Line& Admission::line_of(uint64_t hash) const { return table_[hash & (lines_ - 1)]; }
+
 uint64_t Admission::memory_bytes() const { return table_ ? lines_ * sizeof(Line) : 0; }
 
 bool Admission::admits(uint64_t hash) {
@@ -33,16 +35,22 @@ bool Admission::admits(uint64_t hash) {
   return seen || !strict_;
 }
 
+void Admission::prefetch(uint64_t hash) const {
+  if (table_ != nullptr) __builtin_prefetch(&line_of(hash), 1);
+}
+
 // Was it there? It is from now on.
 bool Admission::remember(uint64_t hash) {
   const auto top = static_cast<uint16_t>(hash >> 48);
   const uint16_t print = top != 0 ? top : 1;
-  Line& line = table_[hash & (lines_ - 1)];
-  uint16_t* const end = line.prints + Line::kWays;
-  uint16_t* const found = std::find(line.prints, end, print);
-  const bool seen = found != end;
+  Line& line = line_of(hash);
+  uint16_t matches = 0;  // of the prints' width and without a way out: a few vector instructions
+  for (const uint16_t other : line.prints) matches |= static_cast<uint16_t>(other == print);
+  const bool seen = matches != 0;
+  uint16_t* const last = line.prints + Line::kWays - 1;
+  uint16_t* const place = seen ? std::find(line.prints, last, print) : last;
   std::memmove(line.prints + 1, line.prints,
-               static_cast<size_t>((seen ? found : end - 1) - line.prints) * sizeof(uint16_t));
+               static_cast<size_t>(place - line.prints) * sizeof(uint16_t));
   line.prints[0] = print;
   return seen;
 }

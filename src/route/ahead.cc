@@ -70,13 +70,15 @@ bool Router::look_ahead(Session& session, Bytes in) {
     for (size_t i = 0; i < count; ++i) {
       const auto& [known, lane, wire, key, hint] = run_[i];
       if (known->rule == Resp2Rule::unknown && session.resp == 2) return false;
-      Lookahead::Next next{.hash = key.hash,
-                           .wire_bytes = static_cast<uint32_t>(wire.size()),
-                           .command = key.command};
+      Lookahead::Next& next = ahead.requests.emplace_back();
+      next.hash = key.hash;
+      next.wire_bytes = static_cast<uint32_t>(wire.size());
+      next.command = key.command;
       L1Hit hit;
       if (!find_valid(key, hit, hint)) {
+        admission_.prefetch(key.hash);
         ahead_.push_back(
-            {wire, key.key, std::string(key.variant), known, key.hash, ahead.requests.size()});
+            {wire, key.key, std::string(key.variant), known, key.hash, ahead.requests.size() - 1});
       } else if (ahead.replies.size() + hit.reply.size() <= kFoundBytes) {
         next.stamp = hit.stamp;
         next.expires_ms = hit.expires_ms;
@@ -84,7 +86,6 @@ bool Router::look_ahead(Session& session, Bytes in) {
         write_hit(ahead.replies, session, hit, known->rule);
         next.reply_bytes = static_cast<uint32_t>(ahead.replies.size()) - next.reply_at;
       }
-      ahead.requests.push_back(next);
       in.remove_prefix(wire.size());
     }
   }

@@ -24,6 +24,7 @@ class Admission {
 
   /// A miss that could be kept. `hash`: hash_key(key).
   bool admits(uint64_t hash);
+  void prefetch(uint64_t hash) const;
   /// Something that was let in has been asked for again for the first time.
   void on_return() { returned_ += strict_ ? 0 : 1; }
   /// Is the first miss of a key not enough at present?
@@ -39,6 +40,7 @@ class Admission {
 
  private:
   struct Line;
+  Line& line_of(uint64_t hash) const;
   bool remember(uint64_t hash);
   void judge();
 
