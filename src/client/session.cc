@@ -207,8 +207,16 @@ void Session::out_of_band(Bytes bytes, const ReplyQueue::Slot* before) {
   }
 }
 
-void Session::flush() {
+bool Session::flush_at_turn_end() {
+  if (lookahead != nullptr && outstanding() && output_bytes() <= kEagerFlushBytes &&
+      ++deferrals_ <= kDeferrals)
+    return false;
   dirty_ = false;
+  flush();
+  return true;
+}
+
+void Session::flush() {
   deferrals_ = 0;
   if (closing()) return;
   if (!stream_.flush(replies_.out())) return close();

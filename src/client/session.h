@@ -63,14 +63,11 @@ class Session final : private Stream::Handler {
   /// without that could overtake replies (RST) that the client has not read yet. `stop_taking`: it
   /// is read from no more, so that a client that never pauses comes to its end too.
   void drain(uint64_t quiet_ns, uint64_t linger_ns, bool stop_taking);
-  void flush();
-  /// At a turn's end, instead of flush(): is it better done at the end of the next, which begins at
-  /// once? It is when the answers to the rest of a pipeline are known but for a reply that is on
-  /// its way: to write a pipeline's replies twice costs twice. Not more than kDeferrals in a row.
-  bool defers_flush() {
-    return lookahead != nullptr && outstanding() && output_bytes() <= kEagerFlushBytes &&
-           ++deferrals_ <= kDeferrals;
-  }
+  /// At the end of a turn in which it was dirty: writes. False: it is better done at the end of the
+  /// next turn, which should begin at once, and stays dirty. That is so when the answers to the
+  /// rest of a pipeline are known but for a reply that is on its way: to write a pipeline's replies
+  /// twice costs twice. Not more than kDeferrals times in a row.
+  bool flush_at_turn_end();
   void resume();
   /// Tries again later what answered Outcome::later.
   void wake();
@@ -159,6 +156,7 @@ class Session final : private Stream::Handler {
   static constexpr unsigned kDeferrals = 4;
 
   void mark_dirty();
+  void flush();
   struct Input {
     RequestParser parser;
     Buffer bytes;
@@ -175,8 +173,8 @@ class Session final : private Stream::Handler {
   std::unique_ptr<Input> input_;  ///< what has been read and could not be handled yet
   ReplyQueue replies_;
   uint64_t fin_sent_ns_ = 0;  ///< drained: only the client's end is awaited
-  bool dirty_ = false;
-  unsigned deferrals_ = 0;  ///< since the last flush
+  bool dirty_ = false;        ///< the owner has been told, and will flush
+  unsigned deferrals_ = 0;    ///< since the last flush
   bool resumable_ = false;
   bool waiting_ = false;  ///< a request answered Outcome::later
   bool paused_ = false;   ///< too much outstanding or unread by the client

@@ -186,10 +186,8 @@ void Router::turn_end() {
     turn_connections_.clear();
     turn_sessions_.swap(dirty_);
     for (const SessionRef ref : turn_sessions_)
-      if (Session* session = find(ref)) {
-        if (session->defers_flush()) deferred_.push_back(ref);
-        else session->flush();
-      }
+      if (Session* session = find(ref); session != nullptr && !session->flush_at_turn_end())
+        deferred_.push_back(ref);
     turn_sessions_.clear();
   }
   if (!deferred_.empty()) loop_.turn_again();

@@ -582,7 +582,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::vector<std::unique_ptr<Session>> dead_sessions_;    ///< closing; not to be found any more
   std::vector<std::unique_ptr<Session>> closed_sessions_;  ///< freed at the end of the turn
   std::vector<SessionRef> dirty_, resumable_;
-  std::vector<SessionRef> deferred_;  ///< dirty; flushed at the end of a later turn
+  std::vector<SessionRef> deferred_;  ///< dirty still at the end of the last turn
   std::vector<Connection*> unflushed_;
 
   std::vector<Flight*> flight_buckets_;

@@ -219,7 +219,7 @@ TEST_CASE("a reply that was read ahead and has come in part goes on when the res
   CHECK(scene.asked_upstream(reader, "cold") == 1);
 }
 
-// Fails when defers_flush() does not ask kDeferrals: the flush is then put off for ever.
+// Fails when flush_at_turn_end() does not ask kDeferrals: the flush is then put off for ever.
 TEST_CASE("what is answered already does not wait for a reply that does not come",
           "[coherence][mechanism]") {
   Scene scene;
