@@ -190,6 +190,9 @@ TEST_CASE("what was read ahead is never older than what had to be asked again be
       wait_until([&] { return scene.wire.count(reader.link, Way::to_client, kOld) == seen + 2; }));
   scene.direct("SET cold new");
   scene.direct("SET hit new");
+  REQUIRE(wait_until([&] {
+    return scene.wire.count(reader.link, Way::to_client, "invalidate\r\n*1\r\n$3\r\nhit\r\n") > 0;
+  }));
   scene.wire.release(reader.link, Way::to_client);
   CHECK(reader.client.read_reply() == kOld);
   CHECK(reader.client.read_reply() == kNew);

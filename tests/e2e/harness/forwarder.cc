@@ -86,7 +86,14 @@ void Forwarder::hold(Link link, Way way) {
 
 void Forwarder::release(Link link, Way way) {
   const std::lock_guard lock(mutex_);
-  pipe(link, way).held = false;
+  Pipe& released = pipe(link, way);
+  released.held = false;
+  Chunk all;
+  for (const Chunk& chunk : released.waiting) {
+    all.bytes.append(chunk.bytes, chunk.sent);
+    all.due = chunk.due;
+  }
+  if (!all.bytes.empty()) released.waiting.assign(1, all);
   wake();
 }
 

@@ -57,7 +57,8 @@ class Forwarder {
 
   /// From now on what comes in waits, an end of the stream too …
   void hold(Link link, Way way);
-  /// … until here: it leaves in order.
+  /// … until here: it leaves in order and in one piece, so that the receiver reads all of it before
+  /// it does anything (up to what it reads at once).
   void release(Link link, Way way);
   /// From now on what comes in leaves that much later.
   void delay(Link link, Way way, std::chrono::milliseconds time);
