@@ -24,6 +24,7 @@ class Admission {
 
   /// A miss that could be kept. `hash`: hash_key(key).
   bool admits(uint64_t hash);
+  /// Brings what admits() will look at on its way to the cache.
   void prefetch(uint64_t hash) const;
   /// Something that was let in has been asked for again for the first time.
   void on_return() { returned_ += strict_ ? 0 : 1; }
