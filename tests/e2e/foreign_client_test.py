@@ -12,8 +12,7 @@ import unittest
 
 import redis
 
-# Its log goes where the results go: a line of it in the middle of a result would hide that.
-PROXY = [os.environ["NEARCACHED_BINARY"], "--set", "log.level=warn"]
+BINARY = os.environ["NEARCACHED_BINARY"]
 
 
 def free_port():
@@ -32,6 +31,14 @@ def wait_for(port):
     raise RuntimeError(f"nobody listens on port {port}")
 
 
+def start_proxy(port, upstream, *args):
+    # Its log goes where the results go: a line of it in the middle of a result would hide that.
+    process = subprocess.Popen([BINARY, "--listen", f"127.0.0.1:{port}", "--threads", "2",
+                                "--upstream", upstream, "--set", "log.level=warn", *args])
+    wait_for(port)
+    return process
+
+
 class ForeignClient(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -42,10 +49,7 @@ class ForeignClient(unittest.TestCase):
                               "--bind", "127.0.0.1", "--dir", cls.directory.name],
                              stdout=subprocess.DEVNULL)]
         wait_for(cls.redis_port)
-        cls.processes.append(
-            subprocess.Popen([*PROXY, "--listen", f"127.0.0.1:{cls.port}", "--threads", "2",
-                              "--upstream", f"redis://127.0.0.1:{cls.redis_port}"]))
-        wait_for(cls.port)
+        cls.processes.append(start_proxy(cls.port, f"redis://127.0.0.1:{cls.redis_port}"))
 
     @classmethod
     def tearDownClass(cls):
@@ -218,11 +222,9 @@ class ForeignClusterClient(unittest.TestCase):
                   for node in cls.nodes):
             time.sleep(0.02)
         cls.port = free_port()
-        cls.processes.append(subprocess.Popen(
-            [*PROXY, "--listen", f"127.0.0.1:{cls.port}", "--threads", "2", "--upstream",
-             "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports),
-             "--set", "server.present_as=cluster"], stderr=subprocess.DEVNULL))
-        wait_for(cls.port)
+        cls.processes.append(start_proxy(
+            cls.port, "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports),
+            "--set", "server.present_as=cluster"))
 
     @classmethod
     def tearDownClass(cls):
