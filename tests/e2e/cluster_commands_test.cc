@@ -26,16 +26,6 @@ Args request(const std::string& name, const Args& keys) {
   return out;
 }
 
-/// All requests in one pipeline; their replies as bytes.
-std::vector<std::string> pipeline(RawClient& client, const std::vector<Args>& requests) {
-  std::string bytes;
-  for (const Args& args : requests) bytes += encode(args);
-  client.send(bytes);
-  std::vector<std::string> replies;
-  for (size_t i = 0; i < requests.size(); ++i) replies.push_back(client.read_reply());
-  return replies;
-}
-
 uint64_t keys_held(const RedisCluster& cluster) {
   uint64_t sum = 0;
   for (const auto node : cluster.primaries()) sum += std::stoull(cluster.client(node)("DBSIZE"));
@@ -63,7 +53,7 @@ TEST_CASE("a key in each of the 16,384 slots is written and read by a client tha
         const std::string key = stack.cluster.key_in(i);
         requests.push_back(reading ? Args{"GET", key} : Args{"SET", key, key});
       }
-      const std::vector<std::string> replies = pipeline(client, requests);
+      const std::vector<std::string> replies = client.ask_all(requests);
       for (unsigned i = 0; i < kAtOnce; ++i) {
         const std::string& key = requests[i][1];
         const std::string value = "$" + std::to_string(key.size()) + "\r\n" + key + "\r\n";
@@ -310,8 +300,8 @@ TEST_CASE("pipelines of 200 mixed commands over all shards are answered in order
   for (int round = 0; round < 50; ++round) {
     std::vector<Args> requests;
     for (int i = 0; i < 200; ++i) requests.push_back(any());
-    const std::vector<std::string> expected = pipeline(direct, requests);
-    const std::vector<std::string> actual = pipeline(through, requests);
+    const std::vector<std::string> expected = direct.ask_all(requests);
+    const std::vector<std::string> actual = through.ask_all(requests);
     for (size_t i = 0; i < requests.size(); ++i) {
       INFO("round " << round << ", " << i << ": " << line_of(requests[i]));
       REQUIRE(actual[i] == expected[i]);
@@ -338,7 +328,7 @@ TEST_CASE("within a pipeline each key's reads see the writes ahead of them",
         expected.push_back("$" + std::to_string(value.size()) + "\r\n" + value + "\r\n");
       }
     }
-    const std::vector<std::string> replies = pipeline(client, requests);
+    const std::vector<std::string> replies = client.ask_all(requests);
     for (size_t i = 0; i < requests.size(); ++i) {
       INFO(line_of(requests[i]));
       REQUIRE(replies[i] == expected[i]);

@@ -71,6 +71,10 @@ struct Scene {
   size_t asked_upstream(const Seat& seat, const std::string& key) const {
     return wire.count(seat.link, Way::to_server, encode({"GET", key}));
   }
+  /// Has the server pushed that `key` is stale, held on the way or not?
+  bool is_told_of(const Seat& seat, const std::string& key) const {
+    return wire.count(seat.link, Way::to_client, "invalidate\r\n" + encode({key})) > 0;
+  }
   /// Asks behind a read of "miss", whose reply is held, and returns once that has gone upstream.
   void ask_behind_miss(Seat& seat, const std::string& requests) {
     seat.client.send(encode({"GET", "miss"}) + requests);
@@ -190,9 +194,7 @@ TEST_CASE("what was read ahead is never older than what had to be asked again be
       wait_until([&] { return scene.wire.count(reader.link, Way::to_client, kOld) == seen + 2; }));
   scene.direct("SET cold new");
   scene.direct("SET hit new");
-  REQUIRE(wait_until([&] {
-    return scene.wire.count(reader.link, Way::to_client, "invalidate\r\n*1\r\n$3\r\nhit\r\n") > 0;
-  }));
+  REQUIRE(wait_until([&] { return scene.is_told_of(reader, "hit"); }));
   scene.wire.release(reader.link, Way::to_client);
   CHECK(reader.client.read_reply() == kOld);
   CHECK(reader.client.read_reply() == kNew);
@@ -348,9 +350,7 @@ TEST_CASE("what changed while a push was lost with its link is not answered from
   REQUIRE(scene.fill(reader, "k"));
   scene.wire.hold(reader.link, Way::to_client);
   scene.direct("SET k new");
-  REQUIRE(wait_until([&] {
-    return scene.wire.count(reader.link, Way::to_client, "invalidate\r\n*1\r\n$1\r\nk\r\n") > 0;
-  }));
+  REQUIRE(wait_until([&] { return scene.is_told_of(reader, "k"); }));
   scene.wire.cut(reader.link);
   REQUIRE(scene.fill(reader, "other"));  // the new link serves hits
   CHECK(reader.client.ask("GET k") == kNew);

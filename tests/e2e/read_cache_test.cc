@@ -58,16 +58,6 @@ const CachedRead kCachedReads[] = {
     {"SET s hello", "MGET s none", "SET none 1"},
 };
 
-/// The reply to each of `requests`, sent as one pipeline.
-std::vector<std::string> answers(RawClient& client, const std::vector<Args>& requests) {
-  std::string pipeline;
-  for (const Args& request : requests) pipeline += encode(request);
-  client.send(pipeline);
-  std::vector<std::string> replies;
-  for (size_t i = 0; i < requests.size(); ++i) replies.push_back(client.read_reply());
-  return replies;
-}
-
 /// Everything that a reply is made of, at places that depend on `size`.
 std::string value_of(size_t size) {
   const std::string pattern = "\r\n$3\r\nab" + std::string(1, '\0') + "\r\n_\r\n$-1\xff";
@@ -228,8 +218,8 @@ TEST_CASE("a hit is byte for byte what Redis answers, whatever the value's size"
     reads.push_back({"GET", "s:" + n});
     reads.push_back({"HGET", "h", n});
   }
-  answers(direct, writes);
-  const std::vector<std::string> expected = answers(direct, reads);
+  direct.ask_all(writes);
+  const std::vector<std::string> expected = direct.ask_all(reads);
   // Alone.
   for (size_t i = 0; i < reads.size(); ++i) {
     REQUIRE((client.ask(reads[i]) == expected[i]));  // in parentheses: too long to print
@@ -239,7 +229,7 @@ TEST_CASE("a hit is byte for byte what Redis answers, whatever the value's size"
   }
   Monitor monitor(stack.redis);
   // In a pipeline.
-  CHECK((answers(client, reads) == expected));
+  CHECK((client.ask_all(reads) == expected));
   CHECK(monitor.count("GET\"") == 0);
   // In a pipeline behind a miss, and in an MGET, of which all is held or all but one.
   const auto own = [](size_t n) { return Args{"GET", "none:" + std::to_string(n)}; };
@@ -251,7 +241,7 @@ TEST_CASE("a hit is byte for byte what Redis answers, whatever the value's size"
       requests.push_back(reads[i]);
       if (reads[i][0] == "GET") all.push_back(reads[i][1]);
     }
-    CHECK((answers(client, requests) == answers(direct, requests)));
+    CHECK((client.ask_all(requests) == direct.ask_all(requests)));
     CHECK((client.ask(all) == direct.ask(all)));
     all.insert(all.begin() + 1 + static_cast<int>(at % (all.size() - 1)), own(at + 1)[1]);
     CHECK((client.ask(all) == direct.ask(all)));

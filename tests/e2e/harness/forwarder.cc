@@ -93,7 +93,7 @@ void Forwarder::release(Link link, Way way) {
     all.bytes.append(chunk.bytes, chunk.sent);
     all.due = chunk.due;
   }
-  if (!all.bytes.empty()) released.waiting.assign(1, all);
+  if (!all.bytes.empty()) released.waiting.assign(1, std::move(all));
   wake();
 }
 

@@ -130,6 +130,15 @@ std::string RawClient::ask(const Args& args) {
   return read_reply();
 }
 
+std::vector<std::string> RawClient::ask_all(const std::vector<Args>& requests) {
+  std::string pipeline;
+  for (const Args& request : requests) pipeline += encode(request);
+  send(pipeline);
+  std::vector<std::string> replies;
+  for (size_t i = 0; i < requests.size(); ++i) replies.push_back(read_reply());
+  return replies;
+}
+
 std::string RawClient::read_to_end() {
   while (receive()) {
   }

@@ -34,6 +34,8 @@ class RawClient {
   /// One request, one reply.
   std::string ask(const Args& args);
   std::string ask(std::string_view line) { return ask(words(line)); }
+  /// The reply to each of `requests`, sent as one pipeline.
+  std::vector<std::string> ask_all(const std::vector<Args>& requests);
   /// Reads until the peer closes; returns all the bytes. Throws if it does not close.
   std::string read_to_end();
   /// True when nothing arrives for that long.
