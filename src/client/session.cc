@@ -25,7 +25,7 @@ RequestLimits Session::limits_of(const Config& config) {
 }
 
 Session::Session(Loop& loop, Owner& owner, SessionRef reference, uint64_t identifier)
-    : ref(reference), id(identifier), owner_(owner), stream_(loop, *this) {}
+    : ref(reference), id(identifier), owner_(owner), stream_(loop, *this, sizeof(Session)) {}
 
 bool Session::open(int fd, bool is_unix) {
   if (!stream_.open(fd, is_unix, owner_.config().server.tcp_keepalive_s)) return false;
@@ -64,6 +64,10 @@ void Session::on_read(Bytes bytes) {
   // through one block of memory that stays in the cache.
   if (dirty_ && replies_.empty()) return flush();
   settle();
+}
+
+void Session::foresee(Bytes bytes, bool last) {
+  owner_.foresee(*this, input_ == nullptr && !closing() ? bytes : Bytes(), last);
 }
 
 // If a request has begun, the parser that has read its beginning comes along.

@@ -39,6 +39,9 @@ class Session final : private Stream::Handler {
     /// Asked only while nothing is outstanding and replies are wanted. Returns the bytes they took;
     /// 0 is always right.
     virtual size_t serve_hits(Session& session, Bytes in) = 0;
+    /// serve_hits() will be asked about `in`, which may be empty, once the same has been said of
+    /// other sessions, too. `last`: it has been.
+    virtual void foresee(const Session& session, Bytes in, bool last) = 0;
     virtual void on_dirty(Session& session) = 0;      ///< has something to flush at the turn's end
     virtual void on_resumable(Session& session) = 0;  ///< wants resume() at the turn's end
     virtual void on_closing(Session& session) = 0;    ///< let go of everything that refers to it
@@ -142,6 +145,7 @@ class Session final : private Stream::Handler {
 
  private:
   void on_read(Bytes bytes) override;
+  void foresee(Bytes bytes, bool last) override;
   std::span<char> read_space() override;
   void on_eof() override;
   void on_connected(int) override {}

@@ -21,7 +21,7 @@ constexpr uint64_t kGhostFrom = 65536;  // bytes; below, its first page costs mo
 constexpr unsigned kCompactSteps = 16;  // merges per call
 constexpr uint64_t kSparseShare = 8;
 constexpr uint64_t kLooksPerMs = 64;     // descriptions of segments that the hand of expiry reads
-constexpr uint64_t kMsPerDeadLook = 4;   // per segment that is read for the dead
+constexpr uint64_t kMsPerDeadLook = 16;  // per segment that is read for the dead
 constexpr uint64_t kScansPerSweep = 16;  // segments read per call, for either reason
 constexpr unsigned kIndexSteps = 8;
 

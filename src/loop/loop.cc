@@ -11,10 +11,13 @@
 
 namespace nearcached {
 
-Loop::Loop() : read_buffer_(kReadBytes) {
+Loop::Loop() : read_buffer_(kReadBytes + kGatheredMax * kGatheredBytes) {
   NC_CHECK(uv_loop_init(&loop_) == 0);
   uv_prepare_init(&loop_, &prepare_);
   prepare_.data = this;
+  uv_check_init(&loop_, &check_);
+  check_.data = this;
+  uv_check_start(&check_, [](uv_check_t* check) { static_cast<Loop*>(check->data)->deliver(); });
   uv_idle_init(&loop_, &idle_);
 }
 
@@ -35,7 +38,29 @@ void Loop::turn_again() {
 void Loop::close() {
   if (uv_is_closing(reinterpret_cast<uv_handle_t*>(&prepare_))) return;
   uv_close(reinterpret_cast<uv_handle_t*>(&prepare_), nullptr);
+  uv_close(reinterpret_cast<uv_handle_t*>(&check_), nullptr);
   uv_close(reinterpret_cast<uv_handle_t*>(&idle_), nullptr);
+}
+
+void Loop::gather(Stream& stream, Bytes bytes) {
+  stream.waits_ = true;
+  const auto* handler = reinterpret_cast<const char*>(&stream.handler_);
+  for (size_t at = 0; at < stream.gathered_bytes_; at += 64) __builtin_prefetch(handler + at);
+  arrivals_[arrivals_count_++] = {&stream, bytes};
+  gathered_bytes_ += bytes.size();
+  if (arrivals_count_ == kGatheredMax) deliver();
+}
+
+void Loop::deliver() {
+  const std::span<const Arrival> arrivals(arrivals_.data(), arrivals_count_);
+  if (arrivals.size() > 1)
+    for (const Arrival& arrival : arrivals)
+      arrival.stream->handler_.foresee(arrival.bytes, &arrival == &arrivals.back());
+  for (const Arrival& arrival : arrivals) {
+    arrival.stream->waits_ = false;
+    if (!arrival.stream->closing_) arrival.stream->handler_.on_read(arrival.bytes);
+  }
+  arrivals_count_ = gathered_bytes_ = 0;
 }
 
 Timer::Timer(Loop& loop, std::function<void()> callback)

@@ -46,7 +46,8 @@ struct Stream::Outgoing {
   std::unique_ptr<Resolver> resolver;
 };
 
-Stream::Stream(Loop& loop, Handler& handler) : loop_(loop), handler_(handler) {}
+Stream::Stream(Loop& loop, Handler& handler, size_t gathered_bytes)
+    : loop_(loop), handler_(handler), gathered_bytes_(static_cast<uint16_t>(gathered_bytes)) {}
 Stream::~Stream() = default;
 
 void Stream::init(bool is_unix) {
@@ -111,22 +112,33 @@ void Stream::start_reading() {
       stream(),
       [](uv_handle_t* handle, size_t, uv_buf_t* buf) {
         auto* self = static_cast<Stream*>(handle->data);
-        std::span<char> space = self->handler_.read_space();
+        // Where a stream's next bytes belong is only known once the ones before are handled.
+        std::span<char> space;
+        if (!self->waits_) space = self->handler_.read_space();
         if (space.empty()) space = self->loop_.read_buffer();
         *buf = uv_buf_init(space.data(), static_cast<unsigned>(space.size()));
       },
       [](uv_stream_t* stream, ssize_t n, const uv_buf_t* buf) {
         auto* self = static_cast<Stream*>(stream->data);
-        if (n > 0) {
-          self->handler_.on_read({buf->base, static_cast<size_t>(n)});
-        } else if (n == UV_EOF) {
-          self->stop_reading();
-          self->handler_.on_eof();
-        } else if (n < 0) {
-          self->stop_reading();
-          self->handler_.on_error(static_cast<int>(n));
-        }
+        if (n > 0) self->take({buf->base, static_cast<size_t>(n)});
+        else if (n < 0) self->end(static_cast<int>(n));
       });
+}
+
+void Stream::take(Bytes bytes) {
+  if (gathered_bytes_ > 0 && bytes.size() <= Loop::kGatheredBytes &&
+      bytes.data() == loop_.read_buffer().data())
+    return loop_.gather(*this, bytes);
+  if (waits_) loop_.deliver();
+  if (!closing_) handler_.on_read(bytes);
+}
+
+void Stream::end(int status) {
+  if (waits_) loop_.deliver();
+  if (closing_) return;
+  stop_reading();
+  if (status == UV_EOF) handler_.on_eof();
+  else handler_.on_error(status);
 }
 
 void Stream::stop_reading() {

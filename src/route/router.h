@@ -136,6 +136,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   // Session::Owner
   Outcome on_request(Session& session, const Request& request) override;
   size_t serve_hits(Session& session, Bytes in) override;
+  void foresee(const Session& session, Bytes in, bool last) override;
   void on_dirty(Session& session) override { dirty_.push_back(session.ref); }
   void on_resumable(Session& session) override { resumable_.push_back(session.ref); }
   void on_closing(Session& session) override;
@@ -220,6 +221,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   void write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule);
   void learn_shape(const Request& request, const Command& command, Resp2Rule rule);
   bool is_at_rest(const Session& session) const;
+  bool read_known(const Session& session, Bytes in, KnownRequest& request);
+  L1Hint hint_for(const KnownRequest& request);
   size_t read_run(const Session& session, Bytes in, size_t requests_max = kRun);
   bool serve_known(Session& session, const KnownRequest& request, bool last);
 
@@ -600,6 +603,10 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::vector<Connection*> turn_connections_;
   static constexpr size_t kRun = 16;
   std::array<KnownRequest, kRun> run_;
+  std::array<Bytes, RequestShape::kArgsMax> args_;  ///< of what was read last for it
+  std::array<KnownRequest, Loop::kGatheredMax> foreseen_;
+  size_t foreseen_count_ = 0, foreseen_next_ = 0;
+  bool foreseen_all_ = true;  ///< what is foreseen next is the first of others
   std::vector<Ahead> ahead_;
   std::string variant_;
   Buffer wire_;
