@@ -1,12 +1,9 @@
 // The claims of the simulator. How many schedules: NEARCACHED_SIM_SCHEDULES (default 10,000; fewer
 // under a sanitizer, tests/sim/meson.build). NEARCACHED_MUTATION switches a mechanism off, as in
 // the program: then the first claim must fall.
-#define CATCH_CONFIG_RUNNER
 #include <catch2/catch.hpp>
-#include <cstdio>
 #include <cstdlib>
 
-#include "nearcached/coherence/mutations.h"
 #include "sim/schedule.h"
 
 using namespace nearcached;
@@ -88,13 +85,4 @@ TEST_CASE("a schedule replays event by event", "[sim]") {
     REQUIRE_FALSE(first.trace.empty());
     REQUIRE(run_schedule(options, seed).trace == first.trace);
   }
-}
-
-int main(int argc, char** argv) {
-  const char* name = std::getenv("NEARCACHED_MUTATION");
-  if (name != nullptr && !nearcached::mutation::enable(name)) {
-    std::fprintf(stderr, "no mutation %s in this build\n", name);
-    return 2;
-  }
-  return Catch::Session().run(argc, argv);
 }

@@ -1,4 +1,4 @@
-// The end-to-end tests' entry: what every test needs of its own process.
+// Every Catch2 program's entry, compiled once for all of them: Catch2's own code takes longest.
 #define CATCH_CONFIG_RUNNER
 #include <signal.h>
 #include <sys/resource.h>
