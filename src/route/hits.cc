@@ -115,25 +115,34 @@ bool Router::is_at_rest(const Session& session) const {
          topology_->version() == process_.topology.version();
 }
 
-// If `in` begins with a request that may be a hit: what it asks for, but for arguments behind its
-// key. The first lines of memory that looking for it will touch are on their way then.
-bool Router::read_known(const Session& session, Bytes in, KnownRequest& request) {
-  if (in.size() < RequestShape::kHashedBytes) return false;
-  const KnownShape& known = shapes_[RequestShape::hash(in, shapes_.size())];
-  const size_t bytes = known.shape.read(in, process_.config.limits.bulk_bytes, args_);
-  if (bytes == 0) return false;
-  const Bytes key = args_[0];
-  Lane* const lane = cluster_ ? lane_of_slot(session, slot_of(key)) : session.lane;
-  if (lane == nullptr) return false;
-  const uint64_t hash = hash_key(key, process_.hash_seed);
-  request.known = &known;
-  request.lane = lane;
-  request.wire = Bytes(in.data(), bytes);
-  request.key = {hash, lane->proof.space, known.command, key, {}};
-  request.hint = {};
-  process_.stamps.prefetch(hash);
-  l1_.prefetch(request.key);
-  return true;
+// The next requests of `in` that may be hits, as many as there is room for; the lines of memory
+// that looking for them will touch first are on their way then. Only the first may have arguments
+// behind its key (in variant_). Returns how many.
+size_t Router::read_known(const Session& session, Bytes in, std::span<KnownRequest> requests) {
+  const uint64_t bulk_bytes_max = process_.config.limits.bulk_bytes;
+  std::array<Bytes, RequestShape::kArgsMax> args;
+  size_t count = 0;
+  while (count < requests.size() && in.size() >= RequestShape::kHashedBytes) {
+    const KnownShape& known = shapes_[RequestShape::hash(in, shapes_.size())];
+    const size_t bytes = known.shape.read(in, bulk_bytes_max, args);
+    const bool bare = known.shape.args() == 1;
+    if (bytes == 0 || (!bare && count > 0)) break;
+    Lane* const lane = cluster_ ? lane_of_slot(session, slot_of(args[0])) : session.lane;
+    if (lane == nullptr) break;
+    const uint64_t hash = hash_key(args[0], process_.hash_seed);
+    KnownRequest& request = requests[count++];
+    request = {&known,
+               lane,
+               in.substr(0, bytes),
+               {hash, lane->proof.space, known.command, args[0],
+                bare ? Bytes() : variant_of(std::span(args).first(known.shape.args()))},
+               {}};
+    process_.stamps.prefetch(hash);
+    l1_.prefetch(request.key);
+    in.remove_prefix(bytes);
+    if (!bare) break;
+  }
+  return count;
 }
 
 // What was read of several sessions is looked at before the first is answered, so that they wait
@@ -141,7 +150,9 @@ bool Router::read_known(const Session& session, Bytes in, KnownRequest& request)
 void Router::foresee(const Session& session, Bytes in, bool last) {
   if (foreseen_all_) foreseen_count_ = foreseen_next_ = 0;
   foreseen_all_ = last;
-  if (foreseen_count_ < foreseen_.size() && read_known(session, in, foreseen_[foreseen_count_]))
+  const std::span room = std::span(foreseen_).subspan(foreseen_count_);
+  // What is in variant_ will not stay there.
+  if (!room.empty() && read_known(session, in, room.first(1)) > 0 && room[0].key.variant.empty())
     ++foreseen_count_;
   if (!last) return;
   for (size_t i = 0; i < foreseen_count_; ++i)
@@ -159,21 +170,10 @@ L1Hint Router::hint_for(const KnownRequest& request) {
   return seen.wire.data() == at && seen.key.hash == request.key.hash ? seen.hint : L1Hint{};
 }
 
-// The next requests of `in` that may be hits, and the lines of memory that looking for them will
-// touch on their way to the cache: one after the other they would be waited for. They are in run_;
-// returns how many. Only the first may have arguments behind its key (in variant_).
+// The next requests of `in` that may be hits, in run_; returns how many. Their memory is on its way
+// to the cache: one after the other they would be waited for.
 size_t Router::read_run(const Session& session, Bytes in, size_t requests_max) {
-  size_t count = 0;
-  while (count < requests_max && read_known(session, in, run_[count])) {
-    KnownRequest& request = run_[count];
-    const size_t args = request.known->shape.args();
-    if (args > 1 && count > 0) break;
-    ++count;
-    in.remove_prefix(request.wire.size());
-    if (args == 1) continue;
-    request.key.variant = variant_of(std::span(args_).first(args));
-    break;
-  }
+  const size_t count = read_known(session, in, std::span(run_).first(requests_max));
   if (count > 2)
     for (size_t i = 0; i < count; ++i) run_[i].hint = l1_.prefetch_item(run_[i].key);
   else if (count > 0) run_[0].hint = hint_for(run_[0]);

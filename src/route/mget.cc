@@ -20,46 +20,59 @@ namespace {
 // Beyond this many keys the PTTLs cost more than the hits save.
 constexpr size_t kKeysMax = 1024;
 constexpr size_t kStride = 8;
+constexpr size_t kFreeFlightsMax = 64;
+constexpr size_t kFreeFlightBytes = 64 * 1024;  // of one that is kept for the next
 
 }  // namespace
 
+// Keys and values lie in two strings: a flight that has landed is used again, and allocates only if
+// it is the largest so far.
 struct MgetFlight final : ReplyHandler {
   struct Key final : ReplyHandler {
     MgetFlight* owner = nullptr;
-    std::string name;
+    size_t name_at = 0, name_bytes = 0;    ///< in `names`
+    size_t value_at = 0, value_bytes = 0;  ///< the element as it came, in `reply`; 0: none
     uint64_t hash = 0;
     bool asked = false;
     bool fillable = false;
     coherence::FillStart start;
-    std::string value;  ///< the element as it came; empty: none
     void on_reply(Connection&, Bytes reply, Bytes) override { owner->on_pttl(*this, reply); }
   };
 
-  MgetFlight(Router& r, Lane& l, size_t n) : router(r), lane(l), keys(n) {}
-  void on_reply(Connection& connection, Bytes reply, Bytes failure) override {
+  explicit MgetFlight(Router& r) : router(r) {}
+  void on_reply(Connection& connection, Bytes value, Bytes failure) override {
     if (!failure.empty()) router.finish_mget(*this, failure);
-    else if (!reply.starts_with("-") || !router.mget_redirected(*this, reply))
-      router.on_mget_reply(connection, *this, reply);
+    else if (!value.starts_with("-") || !router.mget_redirected(*this, value))
+      router.on_mget_reply(connection, *this, value);
     done();
   }
-  void on_pttl(Key& key, Bytes reply) {
-    if (!key.value.empty()) {
-      const L1Key l1_key{key.hash, key.start.space, router.get_command_->id, key.name, {}};
+  void on_pttl(Key& key, Bytes pttl) {
+    if (key.value_bytes > 0) {
+      const Bytes value = value_of(key);
       // A nil that is not a missing key is a key of another type: GET would answer an error.
-      const bool gone = reply == ":-2\r\n";
-      const bool nil = key.value[0] != '$' || key.value == "$-1\r\n";
-      if ((nil && !gone) || !router.keep(l1_key, key.start, lane, key.value, reply))
+      const bool gone = pttl == ":-2\r\n";
+      const bool nil = value[0] != '$' || value == "$-1\r\n";
+      if ((nil && !gone) ||
+          !router.keep(l1_key(key, key.start.space), key.start, *lane, value, pttl))
         router.stats_.l1_fills_discarded.add();
     }
     done();
   }
   void done() {
-    if (--replies_left == 0) delete this;
+    if (--replies_left == 0) router.release_mget(*this);
+  }
+  Bytes name_of(const Key& key) const { return Bytes(names).substr(key.name_at, key.name_bytes); }
+  Bytes value_of(const Key& key) const {
+    return Bytes(reply).substr(key.value_at, key.value_bytes);
+  }
+  L1Key l1_key(const Key& key, uint32_t space) const {
+    return {key.hash, space, router.get_command_->id, name_of(key), {}};
   }
 
   Router& router;
-  Lane& lane;
+  Lane* lane = nullptr;
   std::vector<Key> keys;
+  std::string names, reply;
   SessionRef session;
   uint32_t slot = 0;
   bool convert = false;
@@ -86,7 +99,8 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   if (leading == names.size()) return Outcome::done;
   // Where the news are not in order with the data, L1 and the reply are no one moment: all or none.
   serving = serving && lane.mode == CoherenceMode::resp3;
-  auto flight = std::make_unique<MgetFlight>(*this, lane, names.size());
+  const auto give_back = [this](MgetFlight* unused) { release_mget(*unused); };
+  std::unique_ptr<MgetFlight, decltype(give_back)> flight(new_mget(lane, names.size()), give_back);
   for (size_t i = 0; i < names.size(); ++i) {
     MgetFlight::Key& key = flight->keys[i];
     key.hash = hashes_[i];
@@ -113,19 +127,22 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
   flight->partial = partial;
   flight->replies_left = 1 + flight->fills;
   for (size_t i = 0; i < names.size(); ++i) {
-    flight->keys[i].name.assign(names[i]);
-    flight->keys[i].owner = flight.get();
+    MgetFlight::Key& key = flight->keys[i];
+    key.owner = flight.get();
+    key.name_at = flight->names.size();
+    key.name_bytes = names[i].size();
+    flight->names.append(names[i]);
   }
   Pending caching, value;
   caching.sent_ns = value.sent_ns = now_ns_;
   value.kind = Pending::Kind::whole;
   value.read_only = true;
   value.handler = flight.get();
-  std::vector<Bytes> args{"MGET"};
+  mget_parts_.assign({"MGET"});
   for (const MgetFlight::Key& key : flight->keys)
-    if (key.asked) args.push_back(key.name);
+    if (key.asked) mget_parts_.push_back(flight->name_of(key));
   wire_.clear();
-  resp::write_request(wire_, args);
+  resp::write_request(wire_, mget_parts_);
   if (tracked(lane.mode) && flight->fills > 0)
     lane.connection->send("*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n",
                           std::move(caching));
@@ -138,11 +155,35 @@ Session::Outcome Router::mget(Session& session, const Request& request, const Co
     pttl.sent_ns = now_ns_;
     pttl.kind = Pending::Kind::whole;
     pttl.handler = &key;
-    lane.connection->send({"PTTL", key.name}, std::move(pttl));
+    lane.connection->send({"PTTL", flight->name_of(key)}, std::move(pttl));
   }
   stats_.upstream_requests.add();
-  (void)flight.release();  // frees itself with its last reply
+  (void)flight.release();  // gives itself back with its last reply
   return Outcome::done;
+}
+
+MgetFlight* Router::new_mget(Lane& lane, size_t keys) {
+  if (free_mgets_.empty()) free_mgets_.push_back(new MgetFlight(*this));
+  MgetFlight* const flight = free_mgets_.back();
+  free_mgets_.pop_back();
+  flight->lane = &lane;
+  flight->keys.assign(keys, {});
+  flight->asked = flight->fills = 0;
+  return flight;
+}
+
+void Router::release_mget(MgetFlight& flight) {
+  flight.names.clear();
+  flight.reply.clear();
+  const size_t bytes = flight.names.capacity() + flight.reply.capacity() +
+                       flight.keys.capacity() * sizeof(MgetFlight::Key);
+  if (bytes <= kFreeFlightBytes && free_mgets_.size() < kFreeFlightsMax)
+    free_mgets_.push_back(&flight);
+  else delete &flight;
+}
+
+void Router::delete_free_mgets() {
+  for (MgetFlight* flight : free_mgets_) delete flight;
 }
 
 // Answers if all of it, hashed into hashes_, is in L1. Returns how many of the first keys are.
@@ -213,22 +254,25 @@ bool Router::mget_stale(Session& session, std::span<const Bytes> names) {
 }
 
 void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes reply) {
-  std::vector<Bytes> elements;
-  const bool array = split_array(reply, flight.asked, elements);
+  mget_parts_.clear();
+  const bool array = split_array(reply, flight.asked, mget_parts_);
   if (array) {
     size_t at = 0;
+    flight.reply.assign(reply);
     for (MgetFlight::Key& key : flight.keys)
       if (key.asked) {
-        key.value.assign(elements[at++]);
+        const Bytes element = mget_parts_[at++];
+        key.value_at = static_cast<size_t>(element.data() - reply.data());
+        key.value_bytes = element.size();
         // As in on_flight_reply: what is held must not be served after this.
-        if (flight.lane.mode != CoherenceMode::resp3)
-          l1_.erase({key.hash, key.start.space, get_command_->id, key.name, {}});
+        if (flight.lane->mode != CoherenceMode::resp3)
+          l1_.erase(flight.l1_key(key, key.start.space));
       }
   }
   Session* session = find(flight.session);
   if (session == nullptr) return;
-  came_back(*session, flight.lane);
-  if (via_bus(flight.lane.mode)) session->floor_ns = now_ns_;
+  came_back(*session, *flight.lane);
+  if (via_bus(flight.lane->mode)) session->floor_ns = now_ns_;
   converted_.clear();
   if (!array) {
     converted_.append(reply);
@@ -236,10 +280,9 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
     resp::write_array(converted_, flight.keys.size());
     for (const MgetFlight::Key& key : flight.keys) {
       L1Hit hit;
-      const L1Key l1_key{key.hash, flight.lane.proof.space, get_command_->id, key.name, {}};
       if (key.asked) {
-        converted_.append(key.value);
-      } else if (catch_up() && find_valid(l1_key, hit)) {
+        converted_.append(flight.value_of(key));
+      } else if (catch_up() && find_valid(flight.l1_key(key, flight.lane->proof.space), hit)) {
         append_hit(converted_, hit);
       } else {
         auto [again, wire] = whole_mget(flight);
@@ -259,7 +302,7 @@ void Router::on_mget_reply(Connection& connection, MgetFlight& flight, Bytes rep
 // As a whole, and as a plain request: what it was to bring into L1 is given up.
 std::pair<Pending, std::string> Router::whole_mget(const MgetFlight& flight) {
   std::vector<Bytes> args{"MGET"};
-  for (const MgetFlight::Key& key : flight.keys) args.push_back(key.name);
+  for (const MgetFlight::Key& key : flight.keys) args.push_back(flight.name_of(key));
   wire_.clear();
   resp::write_request(wire_, args);
   Pending pending;
@@ -269,26 +312,26 @@ std::pair<Pending, std::string> Router::whole_mget(const MgetFlight& flight) {
   pending.session = flight.session;
   pending.slot = flight.slot;
   pending.sent_ns = now_ns_;
-  if (cluster_) pending.hash_slot = slot_of(flight.keys[0].name);
+  if (cluster_) pending.hash_slot = slot_of(flight.name_of(flight.keys[0]));
   return {std::move(pending), std::string(wire_.readable())};
 }
 
 bool Router::mget_redirected(MgetFlight& flight, Bytes& error) {
   if (!may_be_redirected(error)) return false;
   auto [pending, wire] = whole_mget(flight);
-  return redirect(flight.lane, pending, error, wire);
+  return redirect(*flight.lane, pending, error, wire);
 }
 
 void Router::finish_mget(MgetFlight& flight, Bytes failure) {
   Session* session = find(flight.session);
   if (session == nullptr) return;
   if (process_.config.upstream.parsed.kind != UpstreamKind::single && !shutting_down_ &&
-      flight.lane.connection->refusal().empty()) {
+      flight.lane->connection->refusal().empty()) {
     auto [pending, wire] = whole_mget(flight);
     pending.first_ns = pending.sent_ns;
-    return try_later(flight.lane, std::move(pending), std::move(wire), failure);
+    return try_later(*flight.lane, std::move(pending), std::move(wire), failure);
   }
-  came_back(*session, flight.lane);
+  came_back(*session, *flight.lane);
   session->deliver(flight.slot, failure, true);
 }
 

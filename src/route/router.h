@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -221,7 +222,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   void write_hit(Buffer& out, const Session& session, const L1Hit& hit, Resp2Rule rule);
   void learn_shape(const Request& request, const Command& command, Resp2Rule rule);
   bool is_at_rest(const Session& session) const;
-  bool read_known(const Session& session, Bytes in, KnownRequest& request);
+  size_t read_known(const Session& session, Bytes in, std::span<KnownRequest> requests);
   L1Hint hint_for(const KnownRequest& request);
   size_t read_run(const Session& session, Bytes in, size_t requests_max = kRun);
   bool serve_known(Session& session, const KnownRequest& request, bool last);
@@ -292,6 +293,9 @@ class Router final : public Session::Owner, public Connection::Owner {
   size_t serve_mget(Session& session, std::span<const Bytes> names);
   bool mget_stale(Session& session, std::span<const Bytes> names);
   void on_mget_reply(Connection& connection, MgetFlight& flight, Bytes reply);
+  MgetFlight* new_mget(Lane& lane, size_t keys);
+  void release_mget(MgetFlight& flight);
+  void delete_free_mgets();
   std::pair<Pending, std::string> whole_mget(const MgetFlight& flight);
   bool mget_redirected(MgetFlight& flight, Bytes& error);
   void finish_mget(MgetFlight& flight, Bytes failure);
@@ -590,6 +594,7 @@ class Router final : public Session::Owner, public Connection::Owner {
 
   std::vector<Flight*> flight_buckets_;
   std::vector<Flight*> free_flights_;
+  std::vector<MgetFlight*> free_mgets_;
 
   struct Fenced {
     SessionRef session;
@@ -603,7 +608,6 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::vector<Connection*> turn_connections_;
   static constexpr size_t kRun = 16;
   std::array<KnownRequest, kRun> run_;
-  std::array<Bytes, RequestShape::kArgsMax> args_;  ///< of what was read last for it
   std::array<KnownRequest, Loop::kGatheredMax> foreseen_;
   size_t foreseen_count_ = 0, foreseen_next_ = 0;
   bool foreseen_all_ = true;  ///< what is foreseen next is the first of others
@@ -611,7 +615,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::string variant_;
   Buffer wire_;
   std::vector<KeyRef> keys_;
-  std::vector<uint64_t> hashes_;  ///< of the keys of the MGET at hand
+  std::vector<uint64_t> hashes_;   ///< of the keys of the MGET at hand
+  std::vector<Bytes> mget_parts_;  ///< of its request, or of its reply
   Buffer converted_;
   uint64_t ticks_ = 0;
 

@@ -38,6 +38,7 @@ void Router::shutdown() {
 
 Router::~Router() {
   for (Flight* flight : free_flights_) delete flight;
+  delete_free_mgets();
 }
 
 }  // namespace nearcached

@@ -21,6 +21,7 @@ namespace {
 constexpr uint64_t kWarmUp = 5'000;  // more misses than the first window of admission has
 constexpr uint64_t kRequests = 3'200;
 constexpr uint64_t kNowAndThen = 16;  // one in 200 requests
+constexpr const char* kLongName = "a-key-that-does-not-fit-into-a-short-string";
 
 /// A proxy with one worker, whose allocations are counted. However long the machine takes, what is
 /// done now and then is not done often.
@@ -75,9 +76,11 @@ Requests always(std::string_view line) {
 }
 
 /// Each asks for a key that none before it has asked for.
-Requests get_next_key() {
-  return [next = uint64_t{0}](uint64_t) mutable {
-    return Args{"GET", "key:" + std::to_string(next++)};
+Requests next_keys(const std::string& command, size_t keys) {
+  return [command, keys, next = uint64_t{0}](uint64_t) mutable {
+    Args args{command};
+    while (args.size() <= keys) args.push_back(kLongName + (":" + std::to_string(next++)));
+    return args;
   };
 }
 
@@ -162,16 +165,18 @@ TEST_CASE("what is passed on allocates nothing", "[allocations]") {
   }
 }
 
-// Fails when flights that have landed are not kept for the next (Router::release_flight).
+// Fails when flights that have landed are not kept for the next (Router::release_flight,
+// Router::release_mget).
 TEST_CASE("a miss allocates nothing, kept or not", "[allocations]") {
   if (!can_count()) return;
   RedisServer redis;
-  redis.client()("DEBUG POPULATE 20000");
+  redis.client()({"DEBUG", "POPULATE", "150000", kLongName, "64"});
   for (const char* const scan_resistance : {"true", "false"}) {
     const CountedProxy proxy(redis.port(),
                              {"--set", std::string("l1.scan_resistance=") + scan_resistance});
     RawClient client = proxy.client();
     CAPTURE(scan_resistance);
-    check_allocates_nothing(proxy, client, get_next_key());
+    check_allocates_nothing(proxy, client, next_keys("GET", 1));
+    check_allocates_nothing(proxy, client, next_keys("MGET", 4));
   }
 }
