@@ -77,23 +77,26 @@ std::string probe_prefix(uint64_t proxy_id) {
 
 uint64_t AnnouncementLog::begin(uint64_t now_ns) {
   std::lock_guard lock(mutex_);
-  under_way_.emplace(++last_, now_ns);
-  return last_;
+  under_way_.push_back({now_ns, false});
+  return ++last_;
 }
 
 void AnnouncementLog::end(uint64_t sequence) {
   std::lock_guard lock(mutex_);
-  under_way_.erase(sequence);
+  const uint64_t first = last_ - under_way_.size() + 1;
+  if (sequence < first || sequence > last_) return;
+  under_way_[sequence - first].ended = true;
+  while (!under_way_.empty() && under_way_.front().ended) under_way_.pop_front();
 }
 
 uint64_t AnnouncementLog::executed() const {
   std::lock_guard lock(mutex_);
-  return under_way_.empty() ? last_ : under_way_.begin()->first - 1;
+  return last_ - under_way_.size();
 }
 
 uint64_t AnnouncementLog::oldest_ns() const {
   std::lock_guard lock(mutex_);
-  return under_way_.empty() ? UINT64_MAX / 2 : under_way_.begin()->second;
+  return under_way_.empty() ? UINT64_MAX / 2 : under_way_[0].began_ns;
 }
 
 Bus::Bus(Loop& loop, Mailbox& mailbox, const Config& config, Owner& owner)

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "loop/redis_link.h"
+#include "nearcached/base/ring_queue.h"
 #include "nearcached/coherence/bus_message.h"
 #include "nearcached/coherence/peers.h"
 #include "nearcached/config/config.h"
@@ -40,9 +41,13 @@ class AnnouncementLog {
   uint64_t oldest_ns() const;
 
  private:
+  struct Entry {
+    uint64_t began_ns = 0;
+    bool ended = false;
+  };
   mutable std::mutex mutex_;
   uint64_t last_ = 0;
-  std::map<uint64_t, uint64_t> under_way_;  ///< sequence → when it began
+  RingQueue<Entry> under_way_;  ///< the last ones, from the oldest that has not ended
 };
 
 class Bus final : private RedisLink::Handler {

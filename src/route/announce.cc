@@ -12,23 +12,26 @@
 namespace nearcached {
 namespace {
 
-/// The answer to an announcement's PUBLISH.
-struct Announced final : ReplyHandler {
-  Announced(Process& p, std::string m, uint32_t d, uint64_t s)
-      : process(p), message(std::move(m)), database(d), sequence(s) {}
-  void on_reply(Connection&, Bytes reply, Bytes) override {
-    // This user may not PUBLISH: the process's own does.
-    if (reply.starts_with("-")) process.bus->announce(std::move(message), database, sequence);
-    else process.bus->announcements().end(sequence);
-    delete this;
-  }
-  Process& process;
-  std::string message;
-  const uint32_t database;
-  const uint64_t sequence;
-};
+constexpr size_t kFreeAnnouncementsMax = 64;
+constexpr size_t kFreeAnnouncementBytes = 16 * 1024;  // of one that is kept for the next
 
 }  // namespace
+
+/// What a PUBLISH says, until its answer is here.
+struct Announcement final : ReplyHandler {
+  explicit Announcement(Router& r) : router(r) {}
+  void on_reply(Connection&, Bytes reply, Bytes) override {
+    Bus& bus = *router.process_.bus;
+    // This user may not PUBLISH: the process's own does.
+    if (reply.starts_with("-")) bus.announce(std::move(message), database, sequence);
+    else bus.announcements().end(sequence);
+    router.release_announcement(*this);
+  }
+  Router& router;
+  std::string message;
+  uint32_t database = 0;
+  uint64_t sequence = 0;
+};
 
 void Router::announce_key(Link& link, Pending& pending, Bytes key) {
   if (link.kind == Link::Kind::lane) return announce_key(static_cast<Lane&>(link), key);
@@ -39,7 +42,7 @@ void Router::announce_key(Link& link, Pending& pending, Bytes key) {
 void Router::announce_key(Lane& lane, Bytes key) {
   if (lane.announced_everything) return;
   if (lane.announced_keys.size() < process_.config.limits.transaction_keys) {
-    lane.announced_keys.emplace_back(key);
+    lane.announced_keys.add(key);
     return;
   }
   stats_.limit_transaction_keys_hit.add();
@@ -74,14 +77,15 @@ void Router::forget_announcements() {
 }
 
 void Router::send_announcement(Lane& lane) {
-  coherence::BusMessage message;
+  coherence::BusMessage& message = announced_;
   message.kind = lane.announced_everything ? coherence::BusMessage::Kind::wrote_everything
                                            : coherence::BusMessage::Kind::wrote;
   message.proxy = process_.bus->proxy_id();
   message.number = process_.bus->announcements().begin(now_ns_);
-  message.items.assign(lane.announced_keys.begin(), lane.announced_keys.end());
+  lane.announced_keys.views(message.items);
   if (lane.announced_everything) message.items.clear();
-  std::string bytes;
+  Announcement& announcement = new_announcement();
+  std::string& bytes = announcement.message;
   encode(message, bytes);
   // Redis closes a subscriber that has 32 MB of messages to take (client-output-buffer-limit).
   if (bytes.size() > coherence::kMessageBytesMax) {
@@ -92,14 +96,38 @@ void Router::send_announcement(Lane& lane) {
   }
   lane.announced_keys.clear();
   lane.announced_everything = false;
-  if (mutation::no_announce) return process_.bus->announcements().end(message.number);
-  const uint32_t database = lane.database;
+  announcement.database = lane.database;
+  announcement.sequence = message.number;
+  if (mutation::no_announce) {
+    process_.bus->announcements().end(message.number);
+    return release_announcement(announcement);
+  }
   Pending pending;
   pending.kind = Pending::Kind::whole;
   pending.sent_ns = now_ns_;
-  pending.handler = new Announced(process_, bytes, database, message.number);
-  lane.connection->send({"PUBLISH", process_.bus->channel_of(database), bytes}, std::move(pending));
+  pending.handler = &announcement;
+  lane.connection->send({"PUBLISH", process_.bus->channel_of(lane.database), bytes},
+                        std::move(pending));
   stats_.announcements.add();
+}
+
+Announcement& Router::new_announcement() {
+  if (free_announcements_.empty()) free_announcements_.push_back(new Announcement(*this));
+  Announcement& announcement = *free_announcements_.back();
+  free_announcements_.pop_back();
+  return announcement;
+}
+
+void Router::release_announcement(Announcement& announcement) {
+  announcement.message.clear();
+  if (announcement.message.capacity() <= kFreeAnnouncementBytes &&
+      free_announcements_.size() < kFreeAnnouncementsMax)
+    free_announcements_.push_back(&announcement);
+  else delete &announcement;
+}
+
+void Router::delete_free_announcements() {
+  for (Announcement* announcement : free_announcements_) delete announcement;
 }
 
 // Its link was cut: a server that hung may still run it. SWAPDB pushes nothing, and where nothing

@@ -33,6 +33,7 @@
 
 namespace nearcached {
 
+struct Announcement;
 struct Audit;
 struct Flight;
 class Gather;
@@ -127,6 +128,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   bool waits_for_proof() const { return waits_for_proof_.load(); }
 
  private:
+  friend struct Announcement;
   friend struct Audit;
   friend struct Flight;
   friend struct MgetFlight;
@@ -250,6 +252,9 @@ class Router final : public Session::Owner, public Connection::Owner {
   void send_announcements();
   void forget_announcements();
   void send_announcement(Lane& lane);
+  Announcement& new_announcement();
+  void release_announcement(Announcement& announcement);
+  void delete_free_announcements();
   void write_was_lost(bool everything);
 
   // audit.cc
@@ -595,6 +600,7 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::vector<Flight*> flight_buckets_;
   std::vector<Flight*> free_flights_;
   std::vector<MgetFlight*> free_mgets_;
+  std::vector<Announcement*> free_announcements_;
 
   struct Fenced {
     SessionRef session;
@@ -615,7 +621,8 @@ class Router final : public Session::Owner, public Connection::Owner {
   std::string variant_;
   Buffer wire_;
   std::vector<KeyRef> keys_;
-  std::vector<uint64_t> hashes_;   ///< of the keys of the MGET at hand
+  std::vector<uint64_t> hashes_;  ///< of the keys of the MGET at hand
+  coherence::BusMessage announced_;
   std::vector<Bytes> mget_parts_;  ///< of its request, or of its reply
   Buffer converted_;
   uint64_t ticks_ = 0;

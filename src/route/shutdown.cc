@@ -39,6 +39,7 @@ void Router::shutdown() {
 Router::~Router() {
   for (Flight* flight : free_flights_) delete flight;
   delete_free_mgets();
+  delete_free_announcements();
 }
 
 }  // namespace nearcached

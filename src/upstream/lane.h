@@ -29,10 +29,38 @@ struct Link {
   bool converting = false;   ///< it has begun
 };
 
+/// Keys, in one string: it allocates only for more than it has held before, and if that was much
+/// gives it back when it is cleared.
+class KeyList {
+ public:
+  bool empty() const { return ends_.empty(); }
+  size_t size() const { return ends_.size(); }
+  void add(Bytes key) {
+    bytes_.append(key);
+    ends_.push_back(bytes_.size());
+  }
+  /// The views are valid until the next add() or clear().
+  void views(std::vector<Bytes>& keys) const {
+    keys.clear();
+    for (size_t i = 0, begin = 0; i < ends_.size(); begin = ends_[i++])
+      keys.push_back(Bytes(bytes_).substr(begin, ends_[i] - begin));
+  }
+  void clear() {
+    bytes_.clear();
+    ends_.clear();
+    if (bytes_.capacity() + ends_.capacity() * sizeof(size_t) > kKeptBytes) *this = KeyList();
+  }
+
+ private:
+  static constexpr size_t kKeptBytes = 16 * 1024;
+  std::string bytes_;
+  std::vector<size_t> ends_;
+};
+
 struct Lane final : Link {
   Lane() : Link(Kind::lane) {}
   /// Written over it and not yet made known to the other proxies: goes out behind the writes.
-  std::vector<std::string> announced_keys;
+  KeyList announced_keys;
   bool announced_everything = false;
   coherence::LaneProof proof;
   CoherenceMode mode = CoherenceMode::off;  ///< how others' writes reach it; off: it feeds no L1

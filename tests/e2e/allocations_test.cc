@@ -151,18 +151,20 @@ TEST_CASE("a hit allocates nothing", "[allocations]") {
 TEST_CASE("what is passed on allocates nothing", "[allocations]") {
   if (!can_count()) return;
   RedisServer redis;
-  // Without L1 reads are passed on. Where no push tells of writes they are announced, which
-  // allocates.
+  // Without L1 reads are passed on. In mode publish each write is announced.
   const std::string l1 = GENERATE(as<std::string>(), "false", "true");
+  const std::string mode = GENERATE(as<std::string>(), "resp3", "publish");
   const CountedProxy proxy(redis.port(),
-                           {"--set", "l1.enabled=" + l1, "--set", "coherence.mode=resp3"});
+                           {"--set", "l1.enabled=" + l1, "--set", "coherence.mode=" + mode});
   redis.client()("DEBUG POPULATE 20");
   RawClient client = proxy.client();
   for (const std::string request : {"GET key:1", "MGET key:1 key:2", "SET key:1 value",
+                                    "SET a-key-that-does-not-fit-into-a-short-string value",
                                     "INCR counter", "GEOADD geo 1 1 a", "RANDOMKEY"}) {
-    CAPTURE(l1, request);
+    CAPTURE(l1, mode, request);
     check_allocates_nothing(proxy, client, always(request));
   }
+  CHECK((proxy.proxy().count("announcements") > 0) == (mode == "publish"));
 }
 
 // Fails when flights that have landed are not kept for the next (Router::release_flight,
