@@ -337,7 +337,10 @@ void Router::renew_spaces() {
 
 void Router::tick() {
   now_ns();
-  if (++ticks_ % 16 == 0) give_back_freed_memory();
+  if (++ticks_ % 16 == 0) {
+    Buffer::trim_pool();
+    give_back_freed_memory();
+  }
   const Config& config = process_.config;
   for (size_t i = 0; i < lanes_.size(); ++i) lanes_[i]->connection->tick(now_ns_);
   for (size_t i = 0; i < pins_.size(); ++i) pins_[i]->connection->tick(now_ns_);

@@ -1,10 +1,10 @@
 // Buffer: a growable run of bytes that is filled at the back and drained at the front.
 //
-// Memory: blocks of kPooledBytes and kSmallBytes come from and go back to a small per-thread pool,
-// others to the allocator; an empty Buffer owns nothing and is one pointer (an idle connection
-// costs no buffer). Growth is by doubling from what has really arrived: a length that a peer merely
-// declares never allocates. Thread: a Buffer stays on the thread that created it. Views returned by
-// data()/readable() are valid until the next non-const call.
+// Memory: blocks of kPooledBytes and kSmallBytes come from and go back to a per-thread pool of at
+// most 4.25 MiB, others to the allocator; an empty Buffer owns nothing and is one pointer (an idle
+// connection costs no buffer). Growth is by doubling from what has really arrived: a length that a
+// peer merely declares never allocates. Thread: a Buffer stays on the thread that created it. Views
+// returned by data()/readable() are valid until the next non-const call.
 #pragma once
 #include <cstddef>
 
@@ -16,6 +16,11 @@ class Buffer {
  public:
   static constexpr size_t kPooledBytes = 16 * 1024;  ///< of a first block, its header included
   static constexpr size_t kSmallBytes = 256;         ///< of the first block of append_little()
+
+  /// Gives back the blocks of kPooledBytes that nobody has wanted since the last call, but for half
+  /// a MiB. Call it now and then on each thread that has had many Buffers at a time.
+  static void trim_pool();
+  static size_t pooled_blocks();  ///< in this thread's pool, of kPooledBytes
 
   Buffer() = default;
   Buffer(Buffer&& o) noexcept : block_(o.block_) { o.block_ = nullptr; }

@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "nearcached/base/buffer.h"
 
@@ -56,4 +57,24 @@ TEST_CASE("whatever is appended, consumed and cut off, a buffer holds what is le
       REQUIRE((buffer.capacity() == 0) == expected.empty());
     }
   }
+}
+
+TEST_CASE("blocks that many buffers have needed are kept while they are used, then given back",
+          "[base]") {
+  const auto use = [](size_t count) {
+    std::vector<Buffer> buffers(count);
+    for (Buffer& buffer : buffers) buffer.append("x");
+  };
+  use(200);
+  CHECK(Buffer::pooled_blocks() == 200);
+  for (int round = 0; round < 3; ++round) {
+    Buffer::trim_pool();
+    use(150);
+  }
+  CHECK(Buffer::pooled_blocks() == 150 + 32);
+  Buffer::trim_pool();
+  Buffer::trim_pool();
+  CHECK(Buffer::pooled_blocks() == 32);
+  use(1000);
+  CHECK(Buffer::pooled_blocks() < 256);
 }
