@@ -20,8 +20,8 @@ namespace {
 // Beyond this many keys the PTTLs cost more than the hits save.
 constexpr size_t kKeysMax = 1024;
 constexpr size_t kStride = 8;
-constexpr size_t kFreeFlightsMax = 64;
-constexpr size_t kFreeFlightBytes = 64 * 1024;  // of one that is kept for the next
+constexpr size_t kFreeMgetsMax = 64;
+constexpr size_t kFreeMgetBytes = 64 * 1024;  // of one that is kept for the next
 
 }  // namespace
 
@@ -36,7 +36,7 @@ struct MgetFlight final : ReplyHandler {
     bool asked = false;
     bool fillable = false;
     coherence::FillStart start;
-    void on_reply(Connection&, Bytes reply, Bytes) override { owner->on_pttl(*this, reply); }
+    void on_reply(Connection&, Bytes pttl, Bytes) override { owner->on_pttl(*this, pttl); }
   };
 
   explicit MgetFlight(Router& r) : router(r) {}
@@ -177,8 +177,7 @@ void Router::release_mget(MgetFlight& flight) {
   flight.reply.clear();
   const size_t bytes = flight.names.capacity() + flight.reply.capacity() +
                        flight.keys.capacity() * sizeof(MgetFlight::Key);
-  if (bytes <= kFreeFlightBytes && free_mgets_.size() < kFreeFlightsMax)
-    free_mgets_.push_back(&flight);
+  if (bytes <= kFreeMgetBytes && free_mgets_.size() < kFreeMgetsMax) free_mgets_.push_back(&flight);
   else delete &flight;
 }
 
