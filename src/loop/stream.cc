@@ -15,6 +15,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "loop/loop.h"
 
@@ -317,13 +318,15 @@ Result<void> Listener::listen(const Address& address, unsigned backlog) {
 
 void Listener::close() {
   if (handle_ == nullptr) return;
-  uv_poll_stop(&handle_->poll);
-  ::close(handle_->fd);
-  ::close(handle_->spare);
-  if (!unix_path_.empty()) unlink(unix_path_.c_str());
+  const auto [fd, spare] = std::pair(handle_->fd, handle_->spare);
+  // Before its descriptor: libuv names it to the kernel once more, and by then a worker's could
+  // have its number.
   uv_close(reinterpret_cast<uv_handle_t*>(&handle_->poll),
            [](uv_handle_t* handle) { delete static_cast<Handle*>(handle->data); });
   handle_ = nullptr;
+  ::close(fd);
+  ::close(spare);
+  if (!unix_path_.empty()) unlink(unix_path_.c_str());
 }
 
 }  // namespace nearcached
